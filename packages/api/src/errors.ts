@@ -1,0 +1,130 @@
+/**
+ * Every failure that forkd reports, in one table.
+ *
+ * A code is API: clients match on it, docs/errors.md is generated from it, and a test keeps both
+ * equal. The status is the HTTP answer, `retryable` says whether the same request may succeed later.
+ */
+interface ErrorSpec {
+  readonly status: number;
+  readonly retryable: boolean;
+  /** The default next step, shown under the message when the thrower has no better one. */
+  readonly hint: string;
+}
+
+const spec = (status: number, hint: string, retryable = false): ErrorSpec => ({
+  status,
+  retryable,
+  hint,
+});
+
+export const errorTable = {
+  bad_request: spec(400, "compare the request with GET /openapi.json"),
+  invalid_tag: spec(400, "use 1 to 64 of A-Z a-z 0-9 . _ - and do not begin with . or -"),
+  invalid_id: spec(400, "list the known ids with: forkd ls"),
+  invalid_count: spec(400, "choose n from 1 to 1000"),
+  unauthorized: spec(401, "send Authorization: Bearer TOKEN; the CLI reads FORKD_TOKEN"),
+  snapshot_not_found: spec(404, "list the tags with: forkd images"),
+  sandbox_not_found: spec(404, "list the sandboxes with: forkd ls"),
+  image_not_found: spec(404, "check the image's name and tag"),
+  kernel_not_found: spec(404, "install a guest kernel with: forkd kernel install"),
+  route_not_found: spec(404, "see GET /openapi.json for the routes"),
+  method_not_allowed: spec(405, "see GET /openapi.json for the methods of this path"),
+  snapshot_exists: spec(409, "choose another tag, or remove this one with: forkd rmi TAG"),
+  snapshot_not_ready: spec(409, "wait until GET /v1/snapshots shows status ready"),
+  snapshot_incomplete: spec(409, "remove it with forkd rmi TAG and bake it again"),
+  snapshot_incompatible: spec(409, "bake the snapshot again on this host"),
+  sandbox_ended: spec(409, "spawn a new one with: forkd spawn --tag TAG"),
+  payload_too_large: spec(413, "send a smaller body; the bounds are in docs/limits.md"),
+  unsupported_media_type: spec(415, "send Content-Type: application/json"),
+  image_invalid: spec(422, "see the forms that forkd from-image --help lists"),
+  warmup_failed: spec(422, "run the warm-up by hand in the image and mend what it prints"),
+  too_many_requests: spec(429, "retry after the time in Retry-After", true),
+  internal: spec(500, "see the daemon's log; please report it with the output of forkd where"),
+  engine_failed: spec(500, "see the engine log that the message names", true),
+  identity_failed: spec(500, "the guest was killed because it could not be made unique; retry"),
+  exec_failed: spec(500, "check that the guest answers: forkd ping --id ID"),
+  tool_failed: spec(500, "run the command that the message names by hand"),
+  registry_unreachable: spec(502, "check the network and the registry's address", true),
+  engine_unavailable: spec(503, "install QEMU: apt-get install qemu-system-x86"),
+  agent_unavailable: spec(503, "retry; if it stays so, kill the sandbox and fork again", true),
+  busy: spec(503, "retry after the time in Retry-After", true),
+  tool_missing: spec(503, "install what the message names"),
+  data_dir_locked: spec(503, "stop the other daemon, or choose another data directory"),
+  permission_denied: spec(503, "run as root, or choose a data directory that you own"),
+  deadline_exceeded: spec(504, "retry with a longer timeout", true),
+  warmup_timeout: spec(504, "raise --warm-timeout-secs, or check the readiness probe"),
+  disk_full: spec(507, "free space, or choose another data directory with FORKD_DATA_DIR", true),
+} as const satisfies Record<string, ErrorSpec>;
+
+export type ErrorCode = keyof typeof errorTable;
+
+/** The wire form of a failure. `error` is for people, `code` for programs, `hint` is what to do. */
+export interface Problem {
+  readonly error: string;
+  readonly code: ErrorCode;
+  readonly hint: string;
+}
+
+export interface ForkdErrorOptions {
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+/** The one error class that crosses a boundary of forkd (HTTP, CLI, SDK). */
+export class ForkdError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string;
+
+  constructor(code: ErrorCode, message: string, options: ForkdErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "ForkdError";
+    this.code = code;
+    this.hint = options.hint ?? errorTable[code].hint;
+  }
+
+  get status(): number {
+    return errorTable[this.code].status;
+  }
+
+  get retryable(): boolean {
+    return errorTable[this.code].retryable;
+  }
+
+  /** The same failure with words in front of its message, for callers that know more. */
+  within(prefix: string): ForkdError {
+    return new ForkdError(this.code, `${prefix}: ${this.message}`, {
+      hint: this.hint,
+      cause: this,
+    });
+  }
+
+  toProblem(): Problem {
+    return { error: this.message, code: this.code, hint: this.hint };
+  }
+}
+
+/** Errno names that mean "no space" or "no permission" whoever throws them. */
+const errnoCodes: Readonly<Record<string, ErrorCode>> = {
+  ENOSPC: "disk_full",
+  EDQUOT: "disk_full",
+  EACCES: "permission_denied",
+  EPERM: "permission_denied",
+};
+
+function errnoOf(thrown: unknown): string | undefined {
+  if (typeof thrown !== "object" || thrown === null || !("code" in thrown)) return undefined;
+  return typeof thrown.code === "string" ? thrown.code : undefined;
+}
+
+/** The one door through which anything thrown becomes a {@link ForkdError}. */
+export function toForkdError(thrown: unknown): ForkdError {
+  if (thrown instanceof ForkdError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  const code = errnoCodes[errnoOf(thrown) ?? ""] ?? "internal";
+  return new ForkdError(code, message, { cause: thrown });
+}
+
+/** Whether a string that came over the wire is one of our codes. */
+export function isErrorCode(value: string): value is ErrorCode {
+  return Object.hasOwn(errorTable, value);
+}

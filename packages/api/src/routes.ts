@@ -1,0 +1,164 @@
+import type { z } from "zod";
+import type { ErrorCode } from "./errors.ts";
+import {
+  createSandboxSchema,
+  evalRequestSchema,
+  evalResultSchema,
+  execRequestSchema,
+  execResultSchema,
+  pongSchema,
+  sandboxInfoSchema,
+} from "./sandbox.ts";
+import { createSnapshotSchema, snapshotInfoSchema } from "./snapshot.ts";
+import { healthSchema, versionSchema } from "./system.ts";
+
+/** How a route's success looks. `body: null` means an empty answer. */
+interface Success {
+  readonly status: 200 | 201 | 202 | 204;
+  readonly body: z.ZodType | null | "text";
+}
+
+/** One row of the API. Server, client, OpenAPI, MCP and docs derive from it. */
+export interface Route {
+  readonly method: "GET" | "POST" | "DELETE";
+  /** Path with `{name}` parameters. */
+  readonly path: `/${string}`;
+  readonly summary: string;
+  readonly request: z.ZodType | null;
+  readonly success: Success;
+  /** Failures beyond those that any route may answer. */
+  readonly errors: readonly ErrorCode[];
+  /** Answered without a token. */
+  readonly open?: true;
+}
+
+const spawnErrors = [
+  "invalid_count",
+  "invalid_tag",
+  "snapshot_not_found",
+  "snapshot_not_ready",
+  "snapshot_incomplete",
+  "snapshot_incompatible",
+  "engine_unavailable",
+  "engine_failed",
+  "identity_failed",
+  "too_many_requests",
+] as const satisfies readonly ErrorCode[];
+
+const guestErrors = [
+  "sandbox_not_found",
+  "sandbox_ended",
+  "agent_unavailable",
+  "deadline_exceeded",
+  "too_many_requests",
+] as const satisfies readonly ErrorCode[];
+
+export const routes = {
+  health: {
+    method: "GET",
+    path: "/healthz",
+    summary: "Whether the daemon answers",
+    request: null,
+    success: { status: 200, body: healthSchema },
+    errors: [],
+    open: true,
+  },
+  version: {
+    method: "GET",
+    path: "/version",
+    summary: "The daemon's version",
+    request: null,
+    success: { status: 200, body: versionSchema },
+    errors: [],
+  },
+  metrics: {
+    method: "GET",
+    path: "/metrics",
+    summary: "Prometheus metrics",
+    request: null,
+    success: { status: 200, body: "text" },
+    errors: [],
+  },
+  listSnapshots: {
+    method: "GET",
+    path: "/v1/snapshots",
+    summary: "Every snapshot, one entry a tag",
+    request: null,
+    success: { status: 200, body: snapshotInfoSchema.array() },
+    errors: [],
+  },
+  createSnapshot: {
+    method: "POST",
+    path: "/v1/snapshots",
+    summary: "Boot a root image, wait until it is warm, freeze it",
+    request: createSnapshotSchema,
+    success: { status: 201, body: snapshotInfoSchema },
+    errors: ["invalid_tag", "engine_unavailable", "engine_failed", "disk_full", "busy"],
+  },
+  deleteSnapshot: {
+    method: "DELETE",
+    path: "/v1/snapshots/{tag}",
+    summary: "Remove a snapshot",
+    request: null,
+    success: { status: 204, body: null },
+    errors: ["invalid_tag", "snapshot_not_found", "snapshot_not_ready"],
+  },
+  listSandboxes: {
+    method: "GET",
+    path: "/v1/sandboxes",
+    summary: "Every live sandbox",
+    request: null,
+    success: { status: 200, body: sandboxInfoSchema.array() },
+    errors: [],
+  },
+  createSandboxes: {
+    method: "POST",
+    path: "/v1/sandboxes",
+    summary: "Fork n children of a snapshot; answers when each has a proven identity of its own",
+    request: createSandboxSchema,
+    success: { status: 201, body: sandboxInfoSchema.array() },
+    errors: spawnErrors,
+  },
+  getSandbox: {
+    method: "GET",
+    path: "/v1/sandboxes/{id}",
+    summary: "One sandbox",
+    request: null,
+    success: { status: 200, body: sandboxInfoSchema },
+    errors: ["sandbox_not_found"],
+  },
+  deleteSandbox: {
+    method: "DELETE",
+    path: "/v1/sandboxes/{id}",
+    summary: "Kill a sandbox",
+    request: null,
+    success: { status: 204, body: null },
+    errors: ["sandbox_not_found"],
+  },
+  pingSandbox: {
+    method: "POST",
+    path: "/v1/sandboxes/{id}/ping",
+    summary: "Ask the guest's agent to answer",
+    request: null,
+    success: { status: 200, body: pongSchema },
+    errors: guestErrors,
+  },
+  execSandbox: {
+    method: "POST",
+    path: "/v1/sandboxes/{id}/exec",
+    summary: "Run a command in the guest",
+    request: execRequestSchema,
+    success: { status: 200, body: execResultSchema },
+    errors: [...guestErrors, "bad_request", "exec_failed"],
+  },
+  evalSandbox: {
+    method: "POST",
+    path: "/v1/sandboxes/{id}/eval",
+    summary: "Evaluate code in the guest's warm interpreter",
+    request: evalRequestSchema,
+    success: { status: 200, body: evalResultSchema },
+    errors: [...guestErrors, "bad_request"],
+  },
+} as const satisfies Record<string, Route>;
+
+export type RouteName = keyof typeof routes;

@@ -1,0 +1,112 @@
+import { z } from "zod";
+import { limits } from "./limits.ts";
+import { engineNameSchema, isolationTierSchema } from "./snapshot.ts";
+
+export const sandboxStateSchema = z.enum(["starting", "running", "ended"]);
+export type SandboxState = z.infer<typeof sandboxStateSchema>;
+
+/** What a guest proved about itself before it was opened; see docs/guest-protocol.md. */
+export const attestationSchema = z.object({
+  generation: z.int(),
+  entropy_bytes: z.int(),
+  crng_reseeded: z.boolean(),
+  clock_skew_before_ms: z.number(),
+  clock_skew_after_ms: z.number(),
+  hostname: z.string(),
+  machine_id: z.string(),
+  hooks: z.array(z.object({ name: z.string(), ok: z.boolean(), detail: z.string().optional() })),
+});
+export type Attestation = z.infer<typeof attestationSchema>;
+
+/** One sandbox. The first ten fields are upstream's: nulls are emitted, never omitted. */
+export const sandboxInfoSchema = z.object({
+  id: z.string(),
+  snapshot_tag: z.string(),
+  netns: z.string().nullable(),
+  guest_addr: z.string(),
+  created_at_unix: z.int(),
+  pid: z.int().nullable(),
+  memory_limit_mib: z.int().nullable(),
+  has_branched: z.boolean(),
+  last_branch_memory_path: z.string().nullable(),
+  branch_count: z.int(),
+  state: sandboxStateSchema,
+  engine: engineNameSchema,
+  isolation: isolationTierSchema,
+  hostname: z.string(),
+  spawn_ms: z.number().nullable(),
+  identity: attestationSchema.nullable(),
+});
+export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
+
+/** `POST /v1/sandboxes`. Unknown fields are ignored, as upstream's clients expect. */
+export const createSandboxSchema = z.object({
+  snapshot_tag: z.string(),
+  n: z.int().default(1),
+  per_child_netns: z.boolean().default(false),
+  memory_limit_mib: z.int().min(1).nullish(),
+  prewarm: z.boolean().default(false),
+  live_fork: z.boolean().default(false),
+  hugepages: z.boolean().default(false),
+  /** Refuse to run with weaker isolation than this. */
+  min_isolation: isolationTierSchema.nullish(),
+});
+export type CreateSandbox = z.infer<typeof createSandboxSchema>;
+
+const argSchema = z.string().max(limits.execArgBytesMax);
+
+export const execRequestSchema = z.object({
+  args: z.array(argSchema).max(limits.execArgsMax),
+  timeout_secs: z.number().positive().max(limits.execTimeoutMaxSecs).default(limits.execTimeoutDefaultSecs),
+  env: z.record(z.string(), argSchema).default({}),
+  cwd: argSchema.nullish(),
+  user: z.string().max(256).nullish(),
+  /** Text for the command's standard input, which is closed after it. */
+  stdin: z.string().nullish(),
+});
+export type ExecRequest = z.infer<typeof execRequestSchema>;
+
+/** `exit_code` is negative for a signal, as upstream's agent reports it; `signal` names it. */
+export const execResultSchema = z.object({
+  stdout: z.string(),
+  stderr: z.string(),
+  exit_code: z.int(),
+  signal: z.string().nullable(),
+  timed_out: z.boolean(),
+  truncated: z.boolean(),
+  error: z.string().nullable(),
+  duration_ms: z.number(),
+});
+export type ExecResult = z.infer<typeof execResultSchema>;
+
+export const evalRequestSchema = z.object({
+  code: z.string().max(limits.evalCodeBytesMax),
+  timeout_secs: z.number().positive().max(limits.execTimeoutMaxSecs).default(limits.evalTimeoutDefaultSecs),
+});
+export type EvalRequest = z.infer<typeof evalRequestSchema>;
+
+/** `result` is the value's text; `result_json` its JSON, or null when it has none. */
+export const evalResultSchema = z.object({
+  result: z.string().nullable(),
+  result_json: z.string().nullable(),
+  stdout: z.string(),
+  stderr: z.string(),
+  error: z.string().nullable(),
+  traceback: z.string().nullable(),
+  exit_code: z.int(),
+  timed_out: z.boolean(),
+  duration_ms: z.number(),
+});
+export type EvalResult = z.infer<typeof evalResultSchema>;
+
+export const pongSchema = z.object({
+  pong: z.literal(true),
+  numpy_version: z.string(),
+  pid: z.int(),
+  agent_lang: z.string(),
+  warmup_ready: z.boolean(),
+  agent_version: z.string(),
+  /** Microseconds from the ping's write to the pong's arrival, as the daemon saw them. */
+  agent_rtt_us: z.int(),
+});
+export type Pong = z.infer<typeof pongSchema>;

@@ -1,0 +1,101 @@
+import type {
+  EvalRequest,
+  EvalResult,
+  ExecRequest,
+  ExecResult,
+  IsolationTier,
+  Pong,
+  SandboxId,
+  SandboxInfo,
+  SnapshotInfo,
+  SnapshotTag,
+} from "@forkd/api";
+
+/** A fork of `count` children of one snapshot. */
+export interface SpawnRequest {
+  readonly tag: SnapshotTag;
+  /** 1 to limits.spawnCountMax, already checked. */
+  readonly count: number;
+  readonly memoryLimitMib: number | null;
+  readonly minIsolation: IsolationTier | null;
+}
+
+/** What a bake starts from. Paths are absolute and exist. */
+export interface BakeRequest {
+  readonly tag: SnapshotTag;
+  readonly image: BakeImage;
+  /** Guest kernel to boot; null takes the installed default. */
+  readonly kernel: KernelOverride | null;
+  readonly memoryMib: number;
+  readonly vcpus: number;
+  readonly warm: WarmSpec;
+}
+
+/** The read-only root image and how its commands run. */
+export interface BakeImage {
+  readonly path: string;
+  readonly sha256: string;
+  /** What the user asked for, for listings. */
+  readonly ref: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly user: string;
+  readonly workdir: string;
+}
+
+export interface KernelOverride {
+  readonly vmlinuz: string | null;
+  readonly initrd: string | null;
+}
+
+/** How the parent gets warm before it is frozen. */
+export interface WarmSpec {
+  readonly runtime: "python" | "node" | null;
+  readonly imports: readonly string[];
+  readonly command: string | null;
+  readonly ready: ReadyProbe | null;
+  readonly timeoutMs: number;
+}
+
+export type ReadyProbe =
+  | { readonly tcp: number }
+  | { readonly file: string }
+  | { readonly line: string };
+
+/** Called with a sentence for people as a long operation moves on. */
+export type Progress = (message: string) => void;
+
+/** When a child of one spawn got where, milliseconds after the spawn began. */
+export interface ChildTimings {
+  readonly processMs: number;
+  readonly restoredMs: number;
+  readonly identityMs: number;
+}
+
+export interface SpawnedSandbox {
+  readonly info: SandboxInfo;
+  readonly timings: ChildTimings;
+}
+
+/**
+ * All that forkd can do, for whoever drives it: the daemon's routes, or the CLI without a daemon.
+ * Every method throws ForkdError. One service owns one data directory's work area at a time.
+ */
+export interface ForkService {
+  listSnapshots(): Promise<SnapshotInfo[]>;
+  /** Boots, warms, freezes and publishes; nothing is left behind when it throws. */
+  bake(request: BakeRequest, progress: Progress): Promise<SnapshotInfo>;
+  deleteSnapshot(tag: SnapshotTag): Promise<void>;
+
+  /** All or nothing: when one child fails, none is left. */
+  spawn(request: SpawnRequest): Promise<SpawnedSandbox[]>;
+  listSandboxes(): SandboxInfo[];
+  getSandbox(id: SandboxId): SandboxInfo;
+  /** Ends the VM and everything that it held; returns when it is gone. */
+  kill(id: SandboxId): Promise<void>;
+  ping(id: SandboxId): Promise<Pong>;
+  exec(id: SandboxId, request: ExecRequest): Promise<ExecResult>;
+  eval(id: SandboxId, request: EvalRequest): Promise<EvalResult>;
+
+  /** Leaves running sandboxes to the next owner (`detach`), or ends them all (`kill`). */
+  close(sandboxes: "detach" | "kill"): Promise<void>;
+}
