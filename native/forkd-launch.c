@@ -1,0 +1,92 @@
+/*
+ * forkd-launch: puts a process into the state that a VMM needs, then becomes the VMM.
+ *
+ * Node can start a program, but cannot turn off transparent huge pages for it, tie it to its
+ * parent's life, or close what it inherited. This does, in the child, and then execs: no thread of
+ * the daemon forks with locks held, and nothing of this program stays.
+ *
+ *   forkd-launch [--no-thp] [--die-with-parent PID] [--oom-score-adj N] [--keep-fds N] -- ARGV...
+ *
+ * --die-with-parent takes the expected parent's pid: had it died before the request was made, this
+ * exits at once rather than outlive it. --keep-fds closes every descriptor from N on.
+ *
+ * Exit: 126 when ARGV cannot be executed, 127 when it is not found, 125 for anything else.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static _Noreturn void fail(const char *what) {
+  fprintf(stderr, "forkd-launch: %s: %s\n", what, strerror(errno));
+  exit(125);
+}
+
+static long parse_number(const char *text, long min, long max) {
+  char *end = NULL;
+  errno = 0;
+  long value = strtol(text, &end, 10);
+  if (errno != 0 || end == text || *end != '\0' || value < min || value > max) {
+    errno = EINVAL;
+    fail(text);
+  }
+  return value;
+}
+
+static void write_oom_score(const char *text) {
+  parse_number(text, -1000, 1000);
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  /* Lowering the score needs a capability; a VMM without it still runs. */
+  if (fd < 0 || write(fd, text, strlen(text)) < 0) perror("forkd-launch: oom_score_adj");
+  if (fd >= 0) close(fd);
+}
+
+static void die_with_parent(const char *text) {
+  pid_t parent = (pid_t)parse_number(text, 1, 1L << 22);
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail("PR_SET_PDEATHSIG");
+  if (getppid() != parent) {
+    fprintf(stderr, "forkd-launch: the parent %d is gone\n", (int)parent);
+    exit(125);
+  }
+}
+
+static const char *value_of(int argc, char **argv, int *at) {
+  if (++*at >= argc) {
+    errno = EINVAL;
+    fail(argv[argc - 1]);
+  }
+  return argv[*at];
+}
+
+int main(int argc, char **argv) {
+  int at = 1;
+  for (; at < argc && strcmp(argv[at], "--") != 0; at++) {
+    if (strcmp(argv[at], "--no-thp") == 0) {
+      if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) perror("forkd-launch: PR_SET_THP_DISABLE");
+    } else if (strcmp(argv[at], "--die-with-parent") == 0) {
+      die_with_parent(value_of(argc, argv, &at));
+    } else if (strcmp(argv[at], "--oom-score-adj") == 0) {
+      write_oom_score(value_of(argc, argv, &at));
+    } else if (strcmp(argv[at], "--keep-fds") == 0) {
+      long first = parse_number(value_of(argc, argv, &at), 3, 1024);
+      if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) != 0) fail("close_range");
+    } else {
+      errno = EINVAL;
+      fail(argv[at]);
+    }
+  }
+  if (at + 1 >= argc) {
+    errno = EINVAL;
+    fail("no program after --");
+  }
+  execvp(argv[at + 1], argv + at + 1);
+  int code = errno == ENOENT ? 127 : 126;
+  fprintf(stderr, "forkd-launch: %s: %s\n", argv[at + 1], strerror(errno));
+  return code;
+}

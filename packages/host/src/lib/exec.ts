@@ -1,0 +1,149 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { ForkdError } from "@forkd/api";
+
+export interface RunOptions {
+  readonly cwd?: string;
+  /** The whole environment; the parent's when absent. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Text for standard input, which is closed after it. */
+  readonly input?: string;
+  /** Milliseconds until the program's process group is killed; 10 minutes when absent. */
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+  /** Bytes kept of standard output; more is an error. */
+  readonly stdoutBytesMax?: number;
+  /** Called with each line of standard error as it appears. */
+  readonly onLine?: (line: string) => void;
+}
+
+export interface RunResult {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const timeoutDefaultMs = 10 * 60_000;
+const stdoutDefaultBytesMax = 16 * 1024 * 1024;
+const stderrTailBytesMax = 8 * 1024;
+
+/**
+ * Runs a program to its end and collects what it prints. The program gets a process group of its
+ * own, all of which ends at the deadline or the abort.
+ *
+ * Throws tool_missing, tool_failed (message: program, exit, last words), deadline_exceeded, or
+ * disk_full when the last words say so.
+ */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const [program, ...args] = argv;
+  if (program === undefined) throw new ForkdError("internal", "run needs a program");
+  const child = spawn(program, args, {
+    cwd: options.cwd,
+    env: options.env ?? process.env,
+    detached: true,
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+  });
+  const output = collect(child, options);
+  const ended = new Promise<RunEnd>((resolve, reject) => {
+    child.once("error", (error) => reject(startFailure(program, error)));
+    child.once("close", (code, signal) => resolve({ code, signal }));
+  });
+  const timeoutMs = options.timeoutMs ?? timeoutDefaultMs;
+  const stop = killAtDeadline(child, timeoutMs, options.signal);
+  try {
+    if (options.input !== undefined) {
+      child.stdin?.on("error", () => undefined);
+      child.stdin?.end(options.input);
+    }
+    const end = await ended;
+    stop.throwIfStopped(program);
+    return output.finish(program, end);
+  } finally {
+    stop.clear();
+  }
+}
+
+interface RunEnd {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+function startFailure(program: string, error: NodeJS.ErrnoException): ForkdError {
+  if (error.code === "ENOENT") {
+    return new ForkdError("tool_missing", `the program ${program} is not installed`, {
+      hint: "run: ./scripts/setup.sh",
+      cause: error,
+    });
+  }
+  return new ForkdError("tool_failed", `${program} did not start: ${error.message}`, {
+    cause: error,
+  });
+}
+
+function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  try {
+    process.kill(-child.pid, "SIGKILL");
+  } catch {
+    // The group ended between the check and the kill.
+  }
+}
+
+function killAtDeadline(child: ChildProcess, timeoutMs: number, signal: AbortSignal | undefined) {
+  let stopped: "deadline" | "abort" | undefined;
+  const stop = (why: "deadline" | "abort"): void => {
+    stopped ??= why;
+    killGroup(child);
+  };
+  const timer = setTimeout(() => stop("deadline"), timeoutMs);
+  const onAbort = (): void => stop("abort");
+  if (signal?.aborted) onAbort();
+  signal?.addEventListener("abort", onAbort, { once: true });
+  return {
+    clear: (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    },
+    throwIfStopped: (program: string): void => {
+      if (stopped === "abort") signal?.throwIfAborted();
+      if (stopped === "deadline") {
+        throw new ForkdError("deadline_exceeded", `${program} took longer than ${timeoutMs} ms`);
+      }
+    },
+  };
+}
+
+function collect(child: ChildProcess, options: RunOptions) {
+  const bytesMax = options.stdoutBytesMax ?? stdoutDefaultBytesMax;
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  let tail = "";
+  child.stdout?.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes <= bytesMax) chunks.push(chunk);
+    else killGroup(child);
+  });
+  child.stderr?.setEncoding("utf8");
+  child.stderr?.on("data", (text: string) => {
+    tail = (tail + text).slice(-stderrTailBytesMax);
+  });
+  if (options.onLine !== undefined && child.stderr !== null) {
+    createInterface({ input: child.stderr }).on("line", options.onLine);
+  }
+  return {
+    finish: (program: string, end: RunEnd): RunResult => {
+      if (bytes > bytesMax) {
+        throw new ForkdError("tool_failed", `${program} printed more than ${bytesMax} bytes`);
+      }
+      if (end.code !== 0) throw runFailure(program, end, tail);
+      return { stdout: Buffer.concat(chunks).toString("utf8"), stderr: tail };
+    },
+  };
+}
+
+function runFailure(program: string, end: RunEnd, tail: string): ForkdError {
+  const how = end.signal === null ? `exited with ${end.code}` : `was ended by ${end.signal}`;
+  const words = tail.trim();
+  const message = words === "" ? `${program} ${how}` : `${program} ${how}: ${words}`;
+  const code = /No space left on device/.test(tail) ? "disk_full" : "tool_failed";
+  return new ForkdError(code, message);
+}
