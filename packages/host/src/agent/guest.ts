@@ -1,0 +1,224 @@
+import { randomBytes } from "node:crypto";
+import {
+  type Attestation,
+  type EvalRequest,
+  type EvalResult,
+  type ExecRequest,
+  type ExecResult,
+  ForkdError,
+  limits,
+} from "@forkd/api";
+import type { z } from "zod";
+import { withDeadline } from "../lib/deadline.ts";
+import { BoundedText } from "./bounded-text.ts";
+import {
+  type AgentEvent,
+  emptyReplySchema,
+  evalReplySchema,
+  execReplySchema,
+  identityReplySchema,
+  parseMessage,
+  pongReplySchema,
+  warmReplySchema,
+} from "./messages.ts";
+import type { AgentSession } from "./session.ts";
+import type { AgentStream } from "./stream.ts";
+
+/** Beyond a command's own deadline: time for the guest to kill it and to say so. */
+const graceMs = 5_000;
+const entropyBytes = 64;
+/** Signal numbers of Linux that upstream's negative exit codes are made from. */
+const signalNumbers: Readonly<Record<string, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGILL: 4,
+  SIGTRAP: 5,
+  SIGABRT: 6,
+  SIGBUS: 7,
+  SIGFPE: 8,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGSEGV: 11,
+  SIGUSR2: 12,
+  SIGPIPE: 13,
+  SIGALRM: 14,
+  SIGTERM: 15,
+};
+
+export interface IdentityRequest {
+  readonly generation: number;
+  readonly hostname: string;
+  /** 32 hex digits. */
+  readonly machineId: string;
+}
+
+export interface WarmRequest {
+  readonly env: Readonly<Record<string, string>>;
+  readonly user: string;
+  readonly workdir: string;
+  readonly runtime: "python" | "node" | null;
+  readonly imports: readonly string[];
+  readonly command: string | null;
+  readonly ready: object | null;
+  readonly timeoutMs: number;
+}
+
+export type AgentPong = z.infer<typeof pongReplySchema>;
+
+/** Gives the guest fresh entropy, the time and its names; returns what the guest proved. */
+export function identify(
+  session: AgentSession,
+  identity: IdentityRequest,
+  timeoutMs: number,
+): Promise<Attestation> {
+  const op = {
+    op: "identity",
+    generation: identity.generation,
+    entropy_b64: randomBytes(entropyBytes).toString("base64"),
+    wall_clock_ns: wallClockNs().toString(),
+    hostname: identity.hostname,
+    machine_id: identity.machineId,
+  };
+  return session.request(op, identityReplySchema, timeoutMs);
+}
+
+/** The host's wall clock, nanoseconds since 1970. */
+function wallClockNs(): bigint {
+  const ms = performance.timeOrigin + performance.now();
+  return BigInt(Math.round(ms * 1000)) * 1000n;
+}
+
+export function ping(session: AgentSession, timeoutMs: number): Promise<AgentPong> {
+  return session.request({ op: "ping" }, pongReplySchema, timeoutMs);
+}
+
+/** Throws warmup_failed or warmup_timeout with the warm-up's last words. */
+export async function warm(session: AgentSession, request: WarmRequest): Promise<string> {
+  const op = {
+    op: "warm",
+    env: request.env,
+    ...(request.user === "" ? {} : { user: request.user }),
+    ...(request.workdir === "" ? {} : { cwd: request.workdir }),
+    ...(request.runtime === null ? {} : { runtime: request.runtime, imports: request.imports }),
+    ...(request.command === null ? {} : { cmd: request.command }),
+    ...(request.ready === null ? {} : { ready: request.ready }),
+    timeout_ms: request.timeoutMs,
+  };
+  const reply = await session.request(op, warmReplySchema, request.timeoutMs + graceMs);
+  return reply.detail ?? reply.runtime;
+}
+
+/** Closes the guest's gate and quiets its agent, so that what is captured is at rest. */
+export async function freeze(session: AgentSession, timeoutMs: number): Promise<void> {
+  await session.request({ op: "freeze" }, emptyReplySchema, timeoutMs);
+}
+
+/** Runs a command to its end and collects both outputs, each up to the bound. */
+export async function exec(session: AgentSession, request: ExecRequest): Promise<ExecResult> {
+  const timeoutMs = Math.ceil(request.timeout_secs * 1000);
+  const stdout = new BoundedText(limits.execOutputBytesMax);
+  const stderr = new BoundedText(limits.execOutputBytesMax);
+  const stream = session.open(execOp(request, timeoutMs), {
+    onStdout: (chunk) => stdout.append(chunk),
+    onStderr: (chunk) => stderr.append(chunk),
+  });
+  const payload = await settle(stream, timeoutMs, async () => {
+    if (request.stdin === null || request.stdin === undefined) return;
+    await stream.write(Buffer.from(request.stdin));
+    stream.endInput();
+  });
+  const reply = parseMessage(execReplySchema, payload);
+  return {
+    stdout: stdout.toString(),
+    stderr: stderr.toString(),
+    exit_code: exitCode(reply.exit_code, reply.signal),
+    signal: reply.signal,
+    timed_out: reply.timed_out,
+    truncated: stdout.truncated || stderr.truncated,
+    error: reply.timed_out ? `the command was killed after ${timeoutMs} ms` : null,
+    duration_ms: reply.duration_ms,
+  };
+}
+
+function execOp(request: ExecRequest, timeoutMs: number): object {
+  return {
+    op: "exec",
+    argv: request.args,
+    env: request.env,
+    ...(request.cwd == null ? {} : { cwd: request.cwd }),
+    ...(request.user == null ? {} : { user: request.user }),
+    stdin: request.stdin != null,
+    timeout_ms: timeoutMs,
+  };
+}
+
+/** Upstream's convention: a command that a signal ended has the signal's number, negative. */
+function exitCode(code: number | null, signal: string | null): number {
+  if (code !== null) return code;
+  return -(signalNumbers[signal ?? "SIGKILL"] ?? 9);
+}
+
+/** Evaluates code in the guest's warm interpreter. */
+export async function evaluate(session: AgentSession, request: EvalRequest): Promise<EvalResult> {
+  const timeoutMs = Math.ceil(request.timeout_secs * 1000);
+  const code = Buffer.from(request.code);
+  const output = new EvalOutput();
+  const op = { op: "eval", code_bytes: code.length, timeout_ms: timeoutMs };
+  const stream = session.open(op, output.handlers);
+  const payload = await settle(stream, timeoutMs, () => stream.write(code));
+  const reply = parseMessage(evalReplySchema, payload);
+  return {
+    result: reply.result ?? output.part("result"),
+    result_json: reply.result_json ?? output.part("result_json"),
+    stdout: output.stdout.toString(),
+    stderr: output.stderr.toString(),
+    error: reply.error,
+    traceback: reply.traceback ?? output.part("traceback"),
+    exit_code: reply.ok ? 0 : 1,
+    timed_out: reply.timed_out,
+    duration_ms: reply.duration_ms,
+  };
+}
+
+/** What an eval printed, and the results that were too long for one frame. */
+class EvalOutput {
+  readonly stdout = new BoundedText(limits.execOutputBytesMax);
+  readonly stderr = new BoundedText(limits.execOutputBytesMax);
+  readonly #parts = new Map<string, BoundedText>();
+
+  readonly handlers = {
+    onStdout: (chunk: Buffer): void => this.stdout.append(chunk),
+    onStderr: (chunk: Buffer): void => this.stderr.append(chunk),
+    onEvent: (event: AgentEvent): void => {
+      const known = ["result", "result_json", "traceback"].includes(event.event);
+      if (!known || event.part === undefined) return;
+      const text = this.#parts.get(event.event) ?? new BoundedText(limits.execOutputBytesMax);
+      text.append(Buffer.from(event.part));
+      this.#parts.set(event.event, text);
+    },
+  };
+
+  part(name: string): string | null {
+    return this.#parts.get(name)?.toString() ?? null;
+  }
+}
+
+/** Feeds a stream and waits for its reply; a guest that stays silent is given up. */
+async function settle(
+  stream: AgentStream,
+  timeoutMs: number,
+  feed: () => Promise<void>,
+): Promise<Buffer> {
+  try {
+    const fed = feed();
+    // A command may end before it has read its input: then the reply says how, not the feeding.
+    fed.catch(() => undefined);
+    return await withDeadline(stream.reply, timeoutMs + graceMs, "the guest's answer");
+  } catch (error) {
+    if (error instanceof ForkdError && error.code === "deadline_exceeded") stream.signal(9);
+    throw error;
+  } finally {
+    stream.release();
+  }
+}

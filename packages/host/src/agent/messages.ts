@@ -1,0 +1,105 @@
+import { attestationSchema, ForkdError } from "@forkd/api";
+import { z } from "zod";
+
+/** What a guest may send, as docs/guest-protocol.md has it. A guest is hostile: all is checked. */
+const shortText = z.string().max(4096);
+
+export const helloReplySchema = z.object({
+  protocol: z.literal(1),
+  agent: z.string().max(64),
+  boot_id: z.string().max(64),
+  generation: z.int().min(0),
+  gate: z.enum(["open", "closed"]),
+  warm: z.enum(["none", "pending", "ready", "failed"]),
+  runtime: z.enum(["python", "node", "none"]),
+});
+export type HelloReply = z.infer<typeof helloReplySchema>;
+
+export const pongReplySchema = z.object({
+  pong: z.literal(true),
+  numpy_version: z.string().max(64),
+  pid: z.int(),
+  agent_lang: z.string().max(32),
+  warmup_ready: z.boolean(),
+});
+
+export const warmReplySchema = z.object({
+  runtime: z.enum(["python", "node", "none"]),
+  detail: shortText.optional(),
+});
+
+export const identityReplySchema = attestationSchema;
+
+export const execReplySchema = z.object({
+  exit_code: z.int().nullable(),
+  signal: z.string().max(32).nullable(),
+  timed_out: z.boolean(),
+  duration_ms: z.number(),
+});
+export type ExecReply = z.infer<typeof execReplySchema>;
+
+export const evalReplySchema = z.object({
+  ok: z.boolean(),
+  result: z.string().nullable(),
+  result_json: z.string().nullable(),
+  error: z.string().nullable(),
+  traceback: z.string().nullable(),
+  timed_out: z.boolean(),
+  duration_ms: z.number(),
+});
+export type EvalReply = z.infer<typeof evalReplySchema>;
+
+export const emptyReplySchema = z.object({});
+
+export const eventSchema = z.object({
+  event: z.string().max(64),
+  pid: z.int().optional(),
+  part: z.string().optional(),
+});
+export type AgentEvent = z.infer<typeof eventSchema>;
+
+const errorSchema = z.object({ code: z.string().max(64), message: z.string() });
+
+/** Parses one JSON payload of a guest. Throws agent_unavailable when it is not as it should be. */
+export function parseMessage<T>(schema: z.ZodType<T>, payload: Buffer): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(payload.toString("utf8"));
+  } catch (error) {
+    throw new ForkdError("agent_unavailable", "the guest's agent sent a malformed answer", {
+      cause: error,
+    });
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const why = z.prettifyError(parsed.error).slice(0, 500);
+  throw new ForkdError("agent_unavailable", `the guest's agent sent an unexpected answer: ${why}`);
+}
+
+const codeOfAgent = {
+  not_found: "exec_failed",
+  bad_user: "bad_request",
+  bad_cwd: "bad_request",
+  bad_request: "bad_request",
+  spawn_failed: "exec_failed",
+  no_runtime: "bad_request",
+  busy: "too_many_requests",
+  too_many_streams: "too_many_requests",
+  warmup_failed: "warmup_failed",
+  warmup_timeout: "warmup_timeout",
+  identity_failed: "identity_failed",
+} as const;
+
+/** An `error` frame as a thrown failure. */
+export class AgentError extends ForkdError {
+  /** The agent's own code, for callers that tell its refusals apart. */
+  readonly agentCode: string;
+
+  constructor(payload: Buffer) {
+    const { code, message } = parseMessage(errorSchema, payload);
+    const known = Object.hasOwn(codeOfAgent, code);
+    // The cast is the lookup that hasOwn has just proven.
+    super(known ? codeOfAgent[code as keyof typeof codeOfAgent] : "agent_unavailable", message);
+    this.agentCode = code;
+  }
+}
