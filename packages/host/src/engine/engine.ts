@@ -1,0 +1,115 @@
+import type { Duplex } from "node:stream";
+import type { EngineName, IsolationTier } from "@forkd/api";
+import type { ProcessIdentity } from "../linux/proc.ts";
+
+/** How a guest's instructions run. */
+export type Accelerator = "kvm" | "tcg";
+
+/** What must be equal between the VM that was frozen and every VM that is restored from it. */
+export interface Machine {
+  readonly accel: Accelerator;
+  /** The engine's name of the CPU model. */
+  readonly cpu: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+}
+
+/** What an engine can do on this host, found out by trying. */
+export interface EngineProbe {
+  readonly engine: EngineName;
+  readonly version: string;
+  readonly accel: Accelerator;
+  readonly isolation: IsolationTier;
+  /** Sentences for people: what was tried and why a better choice was not taken. */
+  readonly reasons: readonly string[];
+}
+
+/** A guest kernel with its initramfs; absolute paths. */
+export interface BootKernel {
+  readonly vmlinuz: string;
+  readonly initrd: string;
+}
+
+/** A parent to boot. Its RAM lives in `memoryFile`, which is complete once the VM is stopped. */
+export interface BootSpec {
+  readonly workDir: string;
+  readonly machine: Machine;
+  readonly kernel: BootKernel;
+  readonly rootImage: string;
+  /** Created sparse, of the RAM's size. */
+  readonly memoryFile: string;
+  /** Bytes of the overlay's upper layer; null leaves the guest's default. */
+  readonly upperMib: number | null;
+}
+
+/** A child to restore; `memoryFile` is mapped copy-on-write and never written. */
+export interface RestoreSpec {
+  readonly workDir: string;
+  readonly machine: Machine;
+  readonly rootImage: string;
+  readonly memoryFile: string;
+  readonly vmstateFile: string;
+  /** The VMM ends when this process does: for owners that keep no records. */
+  readonly dieWithParent: boolean;
+}
+
+/** How a VMM ended. `stopped`: because this side asked. */
+export interface VmEnd {
+  readonly stopped: boolean;
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  /** The last words of the VMM, for messages. */
+  readonly log: string;
+}
+
+/** Milliseconds since the restore began. */
+export interface RestoreTimings {
+  readonly processMs: number;
+  readonly restoredMs: number;
+}
+
+/**
+ * One virtual machine.
+ *
+ * Every method throws engine_failed with the VMM's last words, or deadline_exceeded. After the VMM
+ * has ended, `ended` is resolved and every method but `stop` throws.
+ */
+export interface Vm {
+  readonly process: ProcessIdentity;
+  readonly ended: Promise<VmEnd>;
+  /** Connects to the agent's channel; one connection at a time. */
+  openChannel(): Promise<Duplex>;
+  /** Stops the virtual CPUs at one instant. Idempotent. */
+  pause(): Promise<void>;
+  /** Starts or goes on. Idempotent. */
+  resume(): Promise<void>;
+  /** Writes CPU and device state, without RAM, of a paused VM to a new file. */
+  saveState(path: string): Promise<void>;
+  /** Ends the VMM at once and waits until it is gone. Idempotent. */
+  stop(): Promise<VmEnd>;
+}
+
+export interface BootedVm extends Vm {
+  /** The end of what the guest wrote to its console, for messages. */
+  consoleTail(): string;
+}
+
+export interface RestoredVm extends Vm {
+  readonly timings: RestoreTimings;
+}
+
+/**
+ * A virtual machine monitor. Implementations share everything else: agent, store, identity.
+ * test/conformance/engine.ts is this contract as tests.
+ */
+export interface Engine {
+  readonly name: EngineName;
+  /** Tries what works here. Throws engine_unavailable when nothing does. */
+  probe(kernel: BootKernel): Promise<EngineProbe>;
+  /** The machine for a new parent on this host. */
+  machine(probe: EngineProbe, size: { readonly memoryMib: number; readonly vcpus: number }): Machine;
+  /** Starts a VM from its kernel; it runs when this resolves. Leaves no process when it throws. */
+  boot(spec: BootSpec): Promise<BootedVm>;
+  /** Loads a frozen VM; it is paused when this resolves. Leaves no process when it throws. */
+  restore(spec: RestoreSpec): Promise<RestoredVm>;
+}

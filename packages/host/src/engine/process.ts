@@ -1,0 +1,137 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Duplex } from "node:stream";
+import { fileURLToPath } from "node:url";
+import { ForkdError } from "@forkd/api";
+import { withDeadline } from "../lib/deadline.ts";
+import { identifyProcess, type ProcessIdentity } from "../linux/proc.ts";
+import type { VmEnd } from "./engine.ts";
+
+/** A kill needs no help of the VMM; a process that outlives this is stuck in the kernel. */
+const stopTimeoutMs = 10_000;
+const logTailBytesMax = 4096;
+/** stdin, stdout, stderr come first; then one socket, then the files. */
+const firstExtraFd = 3;
+
+export interface VmmSpawn {
+  readonly argv: readonly string[];
+  readonly workDir: string;
+  readonly dieWithParent: boolean;
+  /** How many socket pairs the VMM gets, from descriptor 3 on. */
+  readonly sockets: number;
+  /** Files opened read-only for it, on the descriptors after the sockets. */
+  readonly files: readonly string[];
+}
+
+/** A VMM's process: its end is an event, its last words are kept. */
+export class VmmProcess {
+  readonly identity: ProcessIdentity;
+  readonly ended: Promise<VmEnd>;
+  readonly #child: ChildProcess;
+  readonly #workDir: string;
+  #stopped = false;
+
+  private constructor(child: ChildProcess, identity: ProcessIdentity, workDir: string) {
+    this.#child = child;
+    this.identity = identity;
+    this.#workDir = workDir;
+    this.ended = new Promise((resolve) => {
+      child.once("exit", (exitCode, signal) => {
+        resolve({ stopped: this.#stopped, exitCode, signal, log: logTail(workDir) });
+      });
+    });
+  }
+
+  /** Throws engine_failed when the program cannot be started. */
+  static async start(request: VmmSpawn): Promise<VmmProcess> {
+    const log = openSync(join(request.workDir, "vmm.log"), "a", 0o600);
+    const files: number[] = [];
+    try {
+      for (const path of request.files) files.push(openSync(path, "r"));
+      const sockets = Array.from({ length: request.sockets }, () => "pipe" as const);
+      const child = spawn(launcherPath(), launcherArgs(request), {
+        cwd: request.workDir,
+        detached: true,
+        stdio: ["ignore", log, log, ...sockets, ...files],
+      });
+      return await VmmProcess.#started(child, request.workDir);
+    } finally {
+      for (const fd of [log, ...files]) closeSync(fd);
+    }
+  }
+
+  static async #started(child: ChildProcess, workDir: string): Promise<VmmProcess> {
+    if (child.pid === undefined) {
+      const { promise, reject } = Promise.withResolvers<never>();
+      child.once("error", reject);
+      return promise.catch((error: unknown) => {
+        throw new ForkdError("engine_failed", `the VMM's launcher did not start: ${error}`, {
+          hint: "build it with: make -C native",
+          cause: error,
+        });
+      });
+    }
+    child.on("error", () => undefined);
+    const identity = identifyProcess(child.pid);
+    if (identity !== undefined) return new VmmProcess(child, identity, workDir);
+    throw new ForkdError("engine_failed", `the VMM ended at once: ${logTail(workDir)}`);
+  }
+
+  /** Our end of the VMM's socket number `index`. */
+  socket(index: number): Duplex {
+    const socket = this.#child.stdio[firstExtraFd + index];
+    if (socket instanceof Duplex) return socket;
+    throw new ForkdError("internal", `the VMM has no socket ${index}`);
+  }
+
+  /** Lets this process exit while the VMM lives on. */
+  unref(): void {
+    this.#child.unref();
+  }
+
+  /** A failure of `what` that tells what the VMM said before it died. */
+  async failure(what: string): Promise<ForkdError> {
+    const end = await this.ended;
+    const how = end.signal ?? `exit ${end.exitCode}`;
+    const words = end.log === "" ? "it printed nothing" : end.log;
+    return new ForkdError("engine_failed", `${what}: the VMM ended (${how}): ${words}`);
+  }
+
+  async stop(): Promise<VmEnd> {
+    this.#stopped = true;
+    this.#child.kill("SIGKILL");
+    return await withDeadline(this.ended, stopTimeoutMs, "ending the VMM");
+  }
+
+  logTail(): string {
+    return logTail(this.#workDir);
+  }
+}
+
+function launcherArgs(request: VmmSpawn): string[] {
+  const fds = firstExtraFd + request.sockets + request.files.length;
+  return [
+    "--no-thp",
+    ...(request.dieWithParent ? ["--die-with-parent", String(process.pid)] : []),
+    "--oom-score-adj",
+    "500",
+    "--keep-fds",
+    String(fds),
+    "--",
+    ...request.argv,
+  ];
+}
+
+/** In a checkout, native/build; in an installed package, beside the compiled code. */
+function launcherPath(): string {
+  return process.env["FORKD_LAUNCHER"] ?? fileURLToPath(new URL("../../../../native/build/forkd-launch", import.meta.url));
+}
+
+function logTail(workDir: string): string {
+  try {
+    return readFileSync(join(workDir, "vmm.log"), "utf8").slice(-logTailBytesMax).trim();
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,90 @@
+import type { BootSpec, Machine, RestoreSpec } from "../engine.ts";
+
+/** Names inside the work directory, which is the VMM's current directory. */
+export const agentSocketName = "agent.sock";
+export const qmpSocketName = "qmp.sock";
+
+/** Descriptors that the VMM starts with, see VmmProcess. */
+const qmpFd = 3;
+const consoleFd = 4;
+export const vmstateFd = 4;
+
+const program = "qemu-system-x86_64";
+
+/**
+ * Translated code of one TCG guest, MiB. What a forked child runs before its first answer
+ * translates to a few MiB; QEMU's default is a quarter of the host's RAM bound, reserved only.
+ */
+const translationCacheMib = 32;
+
+/** The devices and the machine: equal for the parent and all its children, or no state loads. */
+function machineArgs(machine: Machine, rootImage: string, memory: string): string[] {
+  return [
+    ...["-M", "microvm,rtc=on,isa-serial=on,memory-backend=mem,suppress-vmdesc=on"],
+    ...["-accel", machine.accel === "kvm" ? "kvm" : `tcg,tb-size=${translationCacheMib}`],
+    ...["-cpu", machine.cpu],
+    ...["-smp", String(machine.vcpus)],
+    ...["-m", String(machine.memoryMib)],
+    ...["-object", memory],
+    ...["-drive", `if=none,id=root,file=${escapeComma(rootImage)},format=raw,readonly=on,file.locking=off`],
+    ...["-device", "virtio-blk-device,drive=root"],
+    ...["-chardev", `socket,id=agent,path=${agentSocketName},server=on,wait=off`],
+    ...["-device", "virtio-serial-device,max_ports=2"],
+    ...["-device", "virtserialport,chardev=agent,name=dev.forkd.agent"],
+    ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"],
+    ...["-global", "migration.send-configuration=off"],
+    ...["-chardev", `socket,id=qmp,fd=${qmpFd}`, "-mon", "chardev=qmp,mode=control"],
+    ...["-chardev", `socket,id=qmp2,path=${qmpSocketName},server=on,wait=off`],
+    ...["-mon", "chardev=qmp2,mode=control"],
+  ];
+}
+
+/** QEMU's option syntax doubles a comma inside a value. */
+function escapeComma(path: string): string {
+  return path.replaceAll(",", ",,");
+}
+
+function memoryObject(machine: Machine, path: string, share: "on" | "off"): string {
+  const file = escapeComma(path);
+  return `memory-backend-file,id=mem,size=${machine.memoryMib}M,mem-path=${file},share=${share}`;
+}
+
+/** Kernel command line of a parent; docs/guest-protocol.md and the QEMU notes have the reasons. */
+export function kernelCommandLine(spec: BootSpec): string {
+  const words = [
+    "console=ttyS0",
+    "reboot=t",
+    "panic=-1",
+    "random.trust_cpu=on",
+    "tsc=reliable",
+    "no_timer_check",
+    "quiet",
+    "forkd.root=vda",
+  ];
+  if (spec.upperMib !== null) words.push(`forkd.upper_mib=${spec.upperMib}`);
+  return words.join(" ");
+}
+
+/** A parent: kernel and console given, RAM shared with its file. Sockets: QMP, console. */
+export function bootArgv(spec: BootSpec): string[] {
+  return [
+    program,
+    ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, spec.memoryFile, "on")),
+    ...["-chardev", `socket,id=console,fd=${consoleFd}`, "-serial", "chardev:console"],
+    ...["-kernel", spec.kernel.vmlinuz, "-initrd", spec.kernel.initrd],
+    ...["-append", kernelCommandLine(spec)],
+  ];
+}
+
+/**
+ * A child: no kernel (it would be written over the RAM image), RAM private, state awaited.
+ * Socket: QMP; file: the state, on vmstateFd.
+ */
+export function restoreArgv(spec: RestoreSpec): string[] {
+  return [
+    program,
+    ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, spec.memoryFile, "off")),
+    ...["-serial", "null"],
+    ...["-incoming", "defer"],
+  ];
+}

@@ -1,0 +1,52 @@
+import { open } from "node:fs/promises";
+import type { Duplex } from "node:stream";
+import type { BootedVm, BootSpec } from "../engine.ts";
+import { VmmProcess } from "../process.ts";
+import { bootArgv } from "./argv.ts";
+import { Qmp } from "./qmp.ts";
+import { QemuVm } from "./vm.ts";
+
+const consoleTailCharsMax = 16 * 1024;
+
+/** Starts a parent. It runs when this resolves; its agent answers when it has booted. */
+export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
+  await createSparse(spec.memoryFile, spec.machine.memoryMib);
+  const started = performance.now();
+  const process = await VmmProcess.start({
+    argv: bootArgv(spec),
+    workDir: spec.workDir,
+    dieWithParent: true,
+    sockets: 2,
+    files: [],
+  });
+  const consoleTail = keepTail(process.socket(1));
+  const qmp = new Qmp(process.socket(0));
+  const dead = process.ended.then(() => process.failure("boot"));
+  const ready = qmp.execute("qmp_capabilities");
+  ready.catch(() => undefined);
+  try {
+    await Promise.race([ready, dead.then((error) => Promise.reject(error))]);
+  } catch (error) {
+    await process.stop();
+    throw error;
+  }
+  const elapsed = performance.now() - started;
+  const timings = { processMs: elapsed, restoredMs: elapsed };
+  return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail });
+}
+
+async function createSparse(path: string, mib: number): Promise<void> {
+  await using handle = await open(path, "wx", 0o600);
+  await handle.truncate(mib * 1024 * 1024);
+}
+
+/** Reads a console for ever and keeps its end. */
+function keepTail(console: Duplex): () => string {
+  let tail = "";
+  console.setEncoding("utf8");
+  console.on("data", (text: string) => {
+    tail = (tail + text).slice(-consoleTailCharsMax);
+  });
+  console.on("error", () => undefined);
+  return () => tail;
+}

@@ -1,0 +1,49 @@
+import type {
+  BootedVm,
+  BootKernel,
+  BootSpec,
+  Engine,
+  EngineProbe,
+  Machine,
+  RestoredVm,
+  RestoreSpec,
+} from "../engine.ts";
+import { bootQemu } from "./boot.ts";
+import { probeQemu } from "./probe.ts";
+import { restoreQemu } from "./restore.ts";
+
+/**
+ * `max` keeps the time stamp counter, without which an emulated guest ticks 250 times a second and
+ * an idle child costs 4 % of a core.
+ */
+const cpuOf = { kvm: "host", tcg: "max" } as const;
+
+/** The QEMU engine: KVM where it works, emulation everywhere else. */
+export class QemuEngine implements Engine {
+  readonly name = "qemu";
+  readonly #cacheDir: string;
+
+  /** Verdicts of trials are kept in `cacheDir`. */
+  constructor(cacheDir: string) {
+    this.#cacheDir = cacheDir;
+  }
+
+  probe(kernel: BootKernel): Promise<EngineProbe> {
+    return probeQemu(kernel, this.#cacheDir);
+  }
+
+  machine(
+    probe: EngineProbe,
+    size: { readonly memoryMib: number; readonly vcpus: number },
+  ): Machine {
+    return { accel: probe.accel, cpu: cpuOf[probe.accel], ...size };
+  }
+
+  boot(spec: BootSpec): Promise<BootedVm> {
+    return bootQemu(spec);
+  }
+
+  restore(spec: RestoreSpec): Promise<RestoredVm> {
+    return restoreQemu(spec);
+  }
+}

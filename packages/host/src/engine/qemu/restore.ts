@@ -1,0 +1,58 @@
+import { ForkdError } from "@forkd/api";
+import type { RestoredVm, RestoreSpec } from "../engine.ts";
+import { VmmProcess } from "../process.ts";
+import { restoreArgv, vmstateFd } from "./argv.ts";
+import { Qmp } from "./qmp.ts";
+import { QemuVm } from "./vm.ts";
+
+/** Loading takes tens of milliseconds; a hundred children on a small host queue for the CPU. */
+const loadTimeoutMs = 60_000;
+
+/** Starts a VMM that maps the memory image privately, and loads the device state into it. */
+export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
+  const started = performance.now();
+  const process = await VmmProcess.start({
+    argv: restoreArgv(spec),
+    workDir: spec.workDir,
+    dieWithParent: spec.dieWithParent,
+    sockets: 1,
+    files: [spec.vmstateFile],
+  });
+  const processMs = performance.now() - started;
+  const qmp = new Qmp(process.socket(0));
+  const dead = process.ended.then(() => process.failure("restore"));
+  try {
+    await Promise.race([load(qmp), dead.then((error) => Promise.reject(error))]);
+  } catch (error) {
+    await process.stop();
+    throw error;
+  }
+  const timings = { processMs, restoredMs: performance.now() - started };
+  return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail: () => "" });
+}
+
+/**
+ * The commands go out together, QEMU runs them in order. Without the `events` capability there is
+ * no MIGRATION event to wait for.
+ */
+async function load(qmp: Qmp): Promise<void> {
+  const settled = qmp.waitFor(
+    ({ event, data }) =>
+      event === "MIGRATION" && (data["status"] === "completed" || data["status"] === "failed"),
+    loadTimeoutMs,
+    "loading the VM's state",
+  );
+  const sent = [
+    qmp.execute("qmp_capabilities"),
+    qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] }),
+    qmp.execute("migrate-incoming", { uri: `fd:${vmstateFd}` }),
+  ];
+  settled.catch(() => undefined);
+  await Promise.all(sent);
+  const event = await settled;
+  if (event.data["status"] === "failed") {
+    throw new ForkdError("engine_failed", "QEMU could not load the VM's state", {
+      hint: "the snapshot may be of another QEMU version; bake it again",
+    });
+  }
+}

@@ -1,0 +1,166 @@
+import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { ForkdError, type SnapshotInfo, type SnapshotTag, snapshotTagSchema } from "@forkd/api";
+import type { DataPaths } from "../config/data-paths.ts";
+import { isErrno, publishDir } from "../lib/atomic.ts";
+import { layout, snapshotFiles } from "./layout.ts";
+import { type Manifest, readManifest, writeManifest } from "./manifest.ts";
+
+/** Directories that begin so are being written, or were when a process died. */
+const stagingPrefix = ".staging-";
+const blockBytes = 512;
+
+/** A snapshot that can be forked: manifest read, every file present with its recorded size. */
+export interface Snapshot {
+  readonly tag: SnapshotTag;
+  readonly dir: string;
+  readonly manifest: Manifest;
+  readonly vmstateFile: string;
+  readonly memoryFile: string;
+  readonly rootImage: string;
+}
+
+/** A directory being filled; nobody sees it before `publish`. */
+export interface SnapshotStaging {
+  readonly dir: string;
+  readonly vmstateFile: string;
+  readonly memoryFile: string;
+  /** Adds the manifest and gives the directory its name. Throws snapshot_exists. */
+  publish(manifest: Manifest): Promise<void>;
+  discard(): Promise<void>;
+}
+
+/** Snapshots on disk: the directory is the index. */
+export class SnapshotStore {
+  readonly #paths: DataPaths;
+
+  constructor(paths: DataPaths) {
+    this.#paths = paths;
+  }
+
+  /** Whether the tag's name is taken, by whatever. */
+  async has(tag: SnapshotTag): Promise<boolean> {
+    return (await statOrUndefined(layout.snapshotDir(this.#paths, tag))) !== undefined;
+  }
+
+  async stage(tag: SnapshotTag): Promise<SnapshotStaging> {
+    await mkdir(this.#paths.snapshotsDir, { recursive: true, mode: 0o700 });
+    const dir = await mkdtemp(join(this.#paths.snapshotsDir, `${stagingPrefix}${tag}-`));
+    return {
+      dir,
+      vmstateFile: join(dir, snapshotFiles.vmstate),
+      memoryFile: join(dir, snapshotFiles.memory),
+      publish: async (manifest) => {
+        await writeManifest(dir, manifest);
+        await publishDir(dir, layout.snapshotDir(this.#paths, tag));
+      },
+      discard: () => rm(dir, { recursive: true, force: true }),
+    };
+  }
+
+  /** Throws snapshot_not_found, or snapshot_incomplete that names the file and what is wrong. */
+  async open(tag: SnapshotTag): Promise<Snapshot> {
+    const dir = layout.snapshotDir(this.#paths, tag);
+    if ((await statOrUndefined(dir)) === undefined) throw notFound(tag);
+    const manifest = await readManifest(dir);
+    const snapshot: Snapshot = {
+      tag,
+      dir,
+      manifest,
+      vmstateFile: join(dir, snapshotFiles.vmstate),
+      memoryFile: join(dir, snapshotFiles.memory),
+      rootImage: layout.rootImage(this.#paths, manifest.rootfs.sha256),
+    };
+    await requireSize(snapshot.vmstateFile, manifest.files.vmstate.size);
+    await requireSize(snapshot.memoryFile, manifest.files.memory.size);
+    await requireSize(snapshot.rootImage, undefined);
+    return snapshot;
+  }
+
+  /** Every tag once, those that cannot be forked with status failed and the reason. */
+  async list(): Promise<SnapshotInfo[]> {
+    const names = await readdir(this.#paths.snapshotsDir).catch((error: unknown) => {
+      if (isErrno(error, "ENOENT")) return [];
+      throw error;
+    });
+    const tags = names.map((name) => snapshotTagSchema.safeParse(name));
+    const infos = tags.filter((tag) => tag.success).map((tag) => this.#describe(tag.data));
+    return (await Promise.all(infos)).filter((info) => info !== undefined);
+  }
+
+  /** Throws snapshot_not_found. The name is free at once, the bytes go right after. */
+  async remove(tag: SnapshotTag): Promise<void> {
+    const dir = layout.snapshotDir(this.#paths, tag);
+    const doomed = join(this.#paths.snapshotsDir, `${stagingPrefix}removed-${tag}-${process.pid}-${Date.now()}`);
+    try {
+      await rename(dir, doomed);
+    } catch (error) {
+      if (isErrno(error, "ENOENT")) throw notFound(tag);
+      throw error;
+    }
+    await rm(doomed, { recursive: true, force: true });
+  }
+
+  async #describe(tag: SnapshotTag): Promise<SnapshotInfo | undefined> {
+    const dir = layout.snapshotDir(this.#paths, tag);
+    try {
+      return describe(await this.open(tag));
+    } catch (error) {
+      if (!(error instanceof ForkdError)) throw error;
+      const stats = await statOrUndefined(dir);
+      if (stats === undefined) return undefined;
+      const created = Math.floor(stats.mtimeMs / 1000);
+      return {
+        tag,
+        dir,
+        created_at_unix: created,
+        status: "failed",
+        bootable: false,
+        warning: error.message,
+      };
+    }
+  }
+}
+
+function describe({ tag, dir, manifest }: Snapshot): SnapshotInfo {
+  return {
+    tag,
+    dir,
+    created_at_unix: manifest.created_at_unix,
+    status: "ready",
+    bootable: true,
+    engine: manifest.engine.name,
+    isolation: manifest.engine.isolation,
+    memory_mib: manifest.machine.memory_mib,
+    memory_physical_bytes: manifest.files.memory.physical_bytes,
+    image: manifest.rootfs.ref,
+  };
+}
+
+/** Size and allocated bytes of a file that was just written. */
+export async function measure(path: string): Promise<{ size: number; physical_bytes: number }> {
+  const stats = await stat(path);
+  return { size: stats.size, physical_bytes: stats.blocks * blockBytes };
+}
+
+async function statOrUndefined(path: string) {
+  return stat(path).catch((error: unknown) => {
+    if (isErrno(error, "ENOENT")) return undefined;
+    throw error;
+  });
+}
+
+async function requireSize(path: string, size: number | undefined): Promise<void> {
+  const stats = await statOrUndefined(path);
+  if (stats === undefined || !stats.isFile()) {
+    throw new ForkdError("snapshot_incomplete", `${basename(path)} is missing: ${path}`);
+  }
+  if (size !== undefined && stats.size !== size) {
+    const message = `${path} has ${stats.size} bytes, the manifest says ${size}`;
+    throw new ForkdError("snapshot_incomplete", message);
+  }
+}
+
+function notFound(tag: SnapshotTag): ForkdError {
+  return new ForkdError("snapshot_not_found", `snapshot '${tag}' not found`);
+}
