@@ -22,7 +22,10 @@ export const sandboxIdSchema = z
 export function parseSnapshotTag(text: string): SnapshotTag {
   const parsed = snapshotTagSchema.safeParse(text);
   if (parsed.success) return parsed.data;
-  throw new ForkdError("invalid_tag", `invalid tag ${JSON.stringify(text.slice(0, 80))}: ${tagMessage}`);
+  throw new ForkdError(
+    "invalid_tag",
+    `invalid tag ${JSON.stringify(text.slice(0, 80))}: ${tagMessage}`,
+  );
 }
 
 /** Throws invalid_id. */

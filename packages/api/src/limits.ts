@@ -26,6 +26,17 @@ export const limits = {
   concurrentRestoresMax: 4,
   /** Snapshot bakes at one time. */
   concurrentBakesMax: 2,
+  /** Execs and evals in flight through one daemon; more are answered 429. */
   concurrentExecsMax: 512,
+  /** Spawn requests that one daemon holds at a time, running or waiting; more are answered 429. */
+  concurrentSpawnsMax: 64,
   tokenBytesMin: 16,
+  tokenBytesMax: 4096,
+  /** Open connections of one daemon; more are refused. */
+  connectionsMax: 1024,
+  requestHeadersMaxMs: 10_000,
+  /** From the first byte of a request to the last of its body. */
+  requestReceiveMaxMs: 30_000,
+  /** How long a stopping daemon waits for requests in flight. */
+  drainMaxMs: 30_000,
 } as const;

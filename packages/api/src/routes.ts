@@ -10,7 +10,7 @@ import {
   sandboxInfoSchema,
 } from "./sandbox.ts";
 import { createSnapshotSchema, snapshotInfoSchema } from "./snapshot.ts";
-import { healthSchema, versionSchema } from "./system.ts";
+import { healthSchema, openApiSchema, versionSchema } from "./system.ts";
 
 /** How a route's success looks. `body: null` means an empty answer. */
 interface Success {
@@ -79,6 +79,14 @@ export const routes = {
     success: { status: 200, body: "text" },
     errors: [],
   },
+  openapi: {
+    method: "GET",
+    path: "/openapi.json",
+    summary: "This API as an OpenAPI 3.1 document",
+    request: null,
+    success: { status: 200, body: openApiSchema },
+    errors: [],
+  },
   listSnapshots: {
     method: "GET",
     path: "/v1/snapshots",
@@ -93,7 +101,14 @@ export const routes = {
     summary: "Boot a root image, wait until it is warm, freeze it",
     request: createSnapshotSchema,
     success: { status: 201, body: snapshotInfoSchema },
-    errors: ["invalid_tag", "engine_unavailable", "engine_failed", "disk_full", "busy"],
+    errors: [
+      "invalid_tag",
+      "snapshot_exists",
+      "engine_unavailable",
+      "engine_failed",
+      "disk_full",
+      "busy",
+    ],
   },
   deleteSnapshot: {
     method: "DELETE",

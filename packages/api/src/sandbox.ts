@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { snapshotTagSchema } from "./ids.ts";
 import { limits } from "./limits.ts";
 import { engineNameSchema, isolationTierSchema } from "./snapshot.ts";
 
@@ -41,8 +42,8 @@ export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
 
 /** `POST /v1/sandboxes`. Unknown fields are ignored, as upstream's clients expect. */
 export const createSandboxSchema = z.object({
-  snapshot_tag: z.string(),
-  n: z.int().default(1),
+  snapshot_tag: snapshotTagSchema,
+  n: z.int().min(1).max(limits.spawnCountMax).default(1),
   per_child_netns: z.boolean().default(false),
   memory_limit_mib: z.int().min(1).nullish(),
   prewarm: z.boolean().default(false),
@@ -57,7 +58,11 @@ const argSchema = z.string().max(limits.execArgBytesMax);
 
 export const execRequestSchema = z.object({
   args: z.array(argSchema).max(limits.execArgsMax),
-  timeout_secs: z.number().positive().max(limits.execTimeoutMaxSecs).default(limits.execTimeoutDefaultSecs),
+  timeout_secs: z
+    .number()
+    .positive()
+    .max(limits.execTimeoutMaxSecs)
+    .default(limits.execTimeoutDefaultSecs),
   env: z.record(z.string(), argSchema).default({}),
   cwd: argSchema.nullish(),
   user: z.string().max(256).nullish(),
@@ -81,7 +86,11 @@ export type ExecResult = z.infer<typeof execResultSchema>;
 
 export const evalRequestSchema = z.object({
   code: z.string().max(limits.evalCodeBytesMax),
-  timeout_secs: z.number().positive().max(limits.execTimeoutMaxSecs).default(limits.evalTimeoutDefaultSecs),
+  timeout_secs: z
+    .number()
+    .positive()
+    .max(limits.execTimeoutMaxSecs)
+    .default(limits.evalTimeoutDefaultSecs),
 });
 export type EvalRequest = z.infer<typeof evalRequestSchema>;
 

@@ -3,6 +3,12 @@ import { errorTable } from "./errors.ts";
 
 export const healthSchema = z.object({ ok: z.literal(true) });
 export const versionSchema = z.object({ version: z.string(), api: z.literal("v1") });
+/** The answer of `GET /openapi.json`, as far as a client may rely on it. */
+export const openApiSchema = z.looseObject({
+  openapi: z.literal("3.1.0"),
+  info: z.looseObject({ title: z.string(), version: z.string() }),
+  paths: z.record(z.string(), z.record(z.string(), z.unknown())),
+});
 
 const codes = Object.keys(errorTable);
 /** The body of every answer with a status of 400 or more. */

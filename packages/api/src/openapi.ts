@@ -1,0 +1,149 @@
+import { z } from "zod";
+import type { ErrorCode } from "./errors.ts";
+import { errorTable } from "./errors.ts";
+import type { Route } from "./routes.ts";
+import { routes } from "./routes.ts";
+import {
+  createSandboxSchema,
+  evalRequestSchema,
+  evalResultSchema,
+  execRequestSchema,
+  execResultSchema,
+  pongSchema,
+  sandboxInfoSchema,
+} from "./sandbox.ts";
+import { createSnapshotSchema, snapshotInfoSchema } from "./snapshot.ts";
+import { healthSchema, openApiSchema, problemSchema, versionSchema } from "./system.ts";
+
+/** Names of the schemas that other programs may want to generate types for. */
+export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, string>([
+  [healthSchema, "Health"],
+  [versionSchema, "Version"],
+  [openApiSchema, "OpenApi"],
+  [snapshotInfoSchema, "SnapshotInfo"],
+  [createSnapshotSchema, "CreateSnapshot"],
+  [sandboxInfoSchema, "SandboxInfo"],
+  [createSandboxSchema, "CreateSandbox"],
+  [execRequestSchema, "ExecRequest"],
+  [execResultSchema, "ExecResult"],
+  [evalRequestSchema, "EvalRequest"],
+  [evalResultSchema, "EvalResult"],
+  [pongSchema, "Pong"],
+  [problemSchema, "Problem"],
+]);
+
+/** A JSON document or a part of one. */
+export type JsonObject = { readonly [key: string]: unknown };
+
+/** Failures that every route may answer; open routes skip the token's. */
+const commonErrors: readonly ErrorCode[] = ["bad_request", "forbidden", "internal"];
+const bodyErrors: readonly ErrorCode[] = ["payload_too_large", "unsupported_media_type"];
+
+/** Every code that a route may answer, without doubles, in the order of their statuses. */
+export function routeErrors(route: Route): readonly ErrorCode[] {
+  const codes = new Set<ErrorCode>([...commonErrors, ...route.errors]);
+  if (route.open !== true) codes.add("unauthorized");
+  if (route.request !== null) for (const code of bodyErrors) codes.add(code);
+  return [...codes].sort((a, b) => errorTable[a].status - errorTable[b].status);
+}
+
+/**
+ * One schema as JSON Schema 2020-12. `input` is what a client sends (defaults are optional),
+ * `output` what it gets. Objects stay open: both sides ignore fields that they do not know.
+ */
+export function jsonSchema(schema: z.ZodType, io: "input" | "output"): JsonObject {
+  const { $schema: _, ...body } = z.toJSONSchema(schema, {
+    io,
+    override: ({ jsonSchema: part }) => {
+      if (part.additionalProperties === false) delete part.additionalProperties;
+    },
+  });
+  return body;
+}
+
+function schemaReference(schema: z.ZodType, io: "input" | "output"): JsonObject {
+  const name = schemaNames.get(schema);
+  if (name !== undefined) return { $ref: `#/components/schemas/${name}` };
+  if (schema instanceof z.ZodArray && schema.element instanceof z.ZodType) {
+    return { type: "array", items: schemaReference(schema.element, io) };
+  }
+  return jsonSchema(schema, io);
+}
+
+function content(schema: z.ZodType, io: "input" | "output"): JsonObject {
+  return { "application/json": { schema: schemaReference(schema, io) } };
+}
+
+function successAnswer({ success }: Route): JsonObject {
+  if (success.body === null) return { description: "Done; the answer is empty" };
+  if (success.body === "text") {
+    return { description: "Text", content: { "text/plain": { schema: { type: "string" } } } };
+  }
+  return { description: "Done", content: content(success.body, "output") };
+}
+
+function errorAnswers(route: Route): JsonObject {
+  const byStatus = new Map<number, ErrorCode[]>();
+  for (const code of routeErrors(route)) {
+    const { status } = errorTable[code];
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  const answers = [...byStatus].map(([status, codes]): [string, JsonObject] => [
+    String(status),
+    { description: codes.join(", "), content: content(problemSchema, "output") },
+  ]);
+  return Object.fromEntries(answers);
+}
+
+function operation(name: string, route: Route): JsonObject {
+  const parameters = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, parameter]) => ({
+    name: parameter,
+    in: "path",
+    required: true,
+    schema: { type: "string" },
+  }));
+  return {
+    operationId: name,
+    summary: route.summary,
+    ...(route.open === true ? { security: [] } : {}),
+    ...(parameters.length === 0 ? {} : { parameters }),
+    ...(route.request === null
+      ? {}
+      : { requestBody: { required: true, content: content(route.request, "input") } }),
+    responses: { [String(route.success.status)]: successAnswer(route), ...errorAnswers(route) },
+  };
+}
+
+function paths(): z.infer<typeof openApiSchema>["paths"] {
+  const byPath: Record<string, Record<string, JsonObject>> = {};
+  for (const [name, route] of Object.entries(routes)) {
+    byPath[route.path] = {
+      ...byPath[route.path],
+      [route.method.toLowerCase()]: operation(name, route),
+    };
+  }
+  return byPath;
+}
+
+function componentSchemas(): JsonObject {
+  const requests = new Set<z.ZodType | null>(Object.values(routes).map((route) => route.request));
+  const entries = [...schemaNames].map(([schema, name]): [string, JsonObject] => [
+    name,
+    jsonSchema(schema, requests.has(schema) ? "input" : "output"),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+/** The whole API as an OpenAPI 3.1 document; `version` is the daemon's. */
+export function openApiDocument(version: string): z.infer<typeof openApiSchema> {
+  return {
+    openapi: "3.1.0",
+    info: { title: "forkd", version, license: { name: "Apache-2.0", identifier: "Apache-2.0" } },
+    security: [{ bearer: [] }],
+    paths: paths(),
+    components: {
+      securitySchemes: { bearer: { type: "http", scheme: "bearer" } },
+      schemas: componentSchemas(),
+    },
+  };
+}

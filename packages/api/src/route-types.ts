@@ -1,0 +1,38 @@
+import type { z } from "zod";
+import type { Route, RouteName, routes } from "./routes.ts";
+
+/** The names in a path's braces: `"id"` of `/v1/sandboxes/{id}/exec`. */
+type ParamName<Path extends string> = Path extends `${string}{${infer Name}}${infer Rest}`
+  ? Name | ParamName<Rest>
+  : never;
+
+type RouteOf<N extends RouteName> = (typeof routes)[N];
+
+/** The path parameters of a route, `{}` when it has none. */
+export type RouteParams<N extends RouteName> = Readonly<
+  Record<ParamName<RouteOf<N>["path"]>, string>
+>;
+
+/** What a client sends: defaults may be left out. `undefined` when the route takes no body. */
+export type RouteRequest<N extends RouteName> = RouteOf<N>["request"] extends z.ZodType
+  ? z.input<RouteOf<N>["request"]>
+  : undefined;
+
+/** What a handler gets: validated, defaults filled in. `undefined` when there is no body. */
+export type RouteBody<N extends RouteName> = RouteOf<N>["request"] extends z.ZodType
+  ? z.output<RouteOf<N>["request"]>
+  : undefined;
+
+/** What a route answers. `undefined` for an empty answer. */
+export type RouteResult<N extends RouteName> = RouteOf<N>["success"]["body"] extends z.ZodType
+  ? z.output<RouteOf<N>["success"]["body"]>
+  : RouteOf<N>["success"]["body"] extends "text"
+    ? string
+    : undefined;
+
+/** A route's path with its parameters percent-encoded into it. */
+export function routePath(route: Route, params: Readonly<Record<string, string>>): string {
+  return route.path.replace(/\{(\w+)\}/g, (_, name: string) =>
+    encodeURIComponent(params[name] ?? ""),
+  );
+}

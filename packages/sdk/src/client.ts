@@ -1,0 +1,123 @@
+import type { Route, RouteName, RouteParams, RouteRequest, RouteResult } from "@forkd/api";
+import { ForkdError, routePath, routes } from "@forkd/api";
+import { problemError, readText } from "./answer.ts";
+import { Deadline } from "./deadline.ts";
+import type { ClientOptions, ClientSettings } from "./settings.ts";
+import { resolveSettings } from "./settings.ts";
+
+export type { ClientOptions } from "./settings.ts";
+
+interface CallControl {
+  readonly signal?: AbortSignal;
+  /** Milliseconds until deadline_exceeded. */
+  readonly timeoutMs?: number;
+}
+
+type ParamsOption<N extends RouteName> = keyof RouteParams<N> extends never
+  ? { readonly params?: never }
+  : { readonly params: RouteParams<N> };
+
+type BodyOption<N extends RouteName> =
+  RouteRequest<N> extends undefined
+    ? { readonly body?: never }
+    : { readonly body: RouteRequest<N> };
+
+/** What one call takes: the path's parameters and the body that the route table asks for. */
+export type CallOptions<N extends RouteName> = CallControl & ParamsOption<N> & BodyOption<N>;
+
+/** The options may be left out where nothing in them is required. */
+type CallArguments<N extends RouteName> =
+  Record<never, never> extends CallOptions<N>
+    ? [options?: CallOptions<N>]
+    : [options: CallOptions<N>];
+
+/** One method a route, named like it. */
+export type RouteMethods = {
+  readonly [N in RouteName]: (...args: CallArguments<N>) => Promise<RouteResult<N>>;
+};
+
+/** The part of any call that does not depend on its route's types. */
+interface LooseCall extends CallControl {
+  readonly params?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+// Object.keys forgets that the table's keys are its names.
+const routeNames = Object.keys(routes) as RouteName[];
+
+class Caller {
+  readonly #settings: ClientSettings;
+
+  /** Throws bad_request for an address that is not http or https. */
+  constructor(options: ClientOptions = {}) {
+    this.#settings = resolveSettings(options);
+    for (const name of routeNames) {
+      const value = (call: LooseCall = {}): Promise<unknown> => this.#send(name, call);
+      Object.defineProperty(this, name, { value, enumerable: true });
+    }
+  }
+
+  /**
+   * Sends one request and checks its answer against the route table. Nothing is ever sent twice.
+   * Throws the daemon's own ForkdError, daemon_unreachable when nobody answers, deadline_exceeded
+   * after the deadline, and the signal's reason when the caller aborts.
+   */
+  async call<N extends RouteName>(name: N, ...args: CallArguments<N>): Promise<RouteResult<N>> {
+    const call: LooseCall = args[0] ?? {};
+    const answer = await this.#send(name, call);
+    // The schema that parsed the answer is the one that RouteResult is derived from.
+    return answer as RouteResult<N>;
+  }
+
+  async #send(name: RouteName, call: LooseCall): Promise<unknown> {
+    const route: Route = routes[name];
+    const deadline = new Deadline(name, call, this.#settings.timeoutMs);
+    const url = `${this.#settings.baseUrl}${routePath(route, call.params ?? {})}`;
+    const request: RequestInit = { ...this.#request(route, call.body), signal: deadline.signal };
+    try {
+      const response = await this.#settings.fetch(url, request);
+      const text = await readText(response);
+      if (!response.ok) throw problemError(response.status, text);
+      return parseAnswer(route, text);
+    } catch (error) {
+      throw deadline.explain(error, this.#settings.baseUrl);
+    }
+  }
+
+  #request(route: Route, body: unknown): RequestInit {
+    const headers: Record<string, string> = { accept: "application/json" };
+    const { token } = this.#settings;
+    if (token !== null) headers["authorization"] = `Bearer ${token}`;
+    // A redirect could carry the token to another host.
+    const request: RequestInit = { method: route.method, headers, redirect: "error" };
+    if (route.request === null) return request;
+    headers["content-type"] = "application/json";
+    return { ...request, body: JSON.stringify(body) };
+  }
+}
+
+function parseAnswer(route: Route, text: string): unknown {
+  const { body } = route.success;
+  if (body === null) return undefined;
+  if (body === "text") return text;
+  const parsed = body.safeParse(parseJson(text));
+  if (parsed.success) return parsed.data;
+  throw new ForkdError("internal", `${route.path} answered what its schema does not allow`, {
+    hint: "check that the daemon and this client are of the same version",
+    cause: parsed.error,
+  });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A typed client of the forkd daemon: `call(name, options)`, or the method of that name. */
+export type Client = Caller & RouteMethods;
+
+/** See {@link Caller}; the cast adds the methods that its constructor makes from the table. */
+export const Client = Caller as unknown as new (options?: ClientOptions) => Client;
