@@ -26,7 +26,10 @@ export interface Frame {
 /** One frame as bytes; `payload` must be within the bound. */
 export function encodeFrame(type: number, stream: number, payload: Uint8Array): Buffer {
   if (payload.length > framePayloadBytesMax) {
-    throw new ForkdError("payload_too_large", `a frame of ${payload.length} bytes is over the bound`);
+    throw new ForkdError(
+      "payload_too_large",
+      `a frame of ${payload.length} bytes is over the bound`,
+    );
   }
   const bytes = Buffer.allocUnsafe(frameHeaderBytes + payload.length);
   bytes.writeUInt32LE(payload.length, 0);
@@ -59,6 +62,10 @@ export class FrameParser {
     const end = frameHeaderBytes + length;
     if (bytes.length < end) return undefined;
     this.#pending = bytes.subarray(end);
-    return { type: typeWord, stream: bytes.readUInt32LE(8), payload: bytes.subarray(frameHeaderBytes, end) };
+    return {
+      type: typeWord,
+      stream: bytes.readUInt32LE(8),
+      payload: bytes.subarray(frameHeaderBytes, end),
+    };
   }
 }

@@ -54,7 +54,11 @@ export class AgentSession {
     channel.on("data", (chunk: Buffer) => this.#receive(chunk));
     channel.on("error", (error) => this.#fail(channelBroke(error)));
     channel.on("close", () => this.#fail(channelBroke(undefined)));
-    this.hello = withDeadline(this.#sendHello(options.token), options.helloTimeoutMs, "the agent's hello");
+    this.hello = withDeadline(
+      this.#sendHello(options.token),
+      options.helloTimeoutMs,
+      "the agent's hello",
+    );
     this.hello.catch((error: unknown) => this.#fail(toForkdError(error)));
   }
 
@@ -89,8 +93,10 @@ export class AgentSession {
     }
     const id = this.#nextStreamId();
     const stream = new AgentStream(id, handlers, {
-      send: (type, body) => this.#send(type, id, body),
-      release: () => this.#streams.delete(id),
+      wire: {
+        send: (type, body) => this.#send(type, id, body),
+        release: () => this.#streams.delete(id),
+      },
     });
     this.#streams.set(id, stream);
     this.#send(frameType.request, id, payload);

@@ -22,6 +22,12 @@ interface ReplySink {
   reject(failure: ForkdError): void;
 }
 
+/** Where a stream's frames go, and who waits for its reply if not `reply`. */
+interface StreamEnds {
+  readonly wire: Wire;
+  readonly sink?: ReplySink;
+}
+
 const deadWire: Wire = { send: () => undefined, release: () => undefined };
 
 /** One request in flight: its data in both directions, and its reply. */
@@ -38,19 +44,19 @@ export class AgentStream {
   #consumed: Promise<void> = Promise.resolve();
   #failure: ForkdError | undefined;
 
-  constructor(id: number, handlers: StreamHandlers, wire: Wire, sink?: ReplySink) {
+  constructor(id: number, handlers: StreamHandlers, ends: StreamEnds) {
     this.id = id;
     this.#handlers = handlers;
-    this.#wire = wire;
+    this.#wire = ends.wire;
     const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
     this.reply = promise;
-    this.#sink = sink ?? { resolve, reject };
+    this.#sink = ends.sink ?? { resolve, reject };
     promise.catch(() => undefined);
   }
 
   /** A stream that only waits for one reply. */
   static forReply(id: number, sink: ReplySink): AgentStream {
-    return new AgentStream(id, {}, deadWire, sink);
+    return new AgentStream(id, {}, { wire: deadWire, sink });
   }
 
   /** Sends data as the guest gives credit. Throws when the stream fails meanwhile. */
@@ -85,16 +91,20 @@ export class AgentStream {
   receive(frame: Frame): void {
     switch (frame.type) {
       case frameType.stdout:
-        return this.#consume(frame.payload, this.#handlers.onStdout);
+        this.#consume(frame.payload, this.#handlers.onStdout);
+        break;
       case frameType.stderr:
-        return this.#consume(frame.payload, this.#handlers.onStderr);
+        this.#consume(frame.payload, this.#handlers.onStderr);
+        break;
       case frameType.window:
-        return this.#grant(frame.payload);
+        this.#grant(frame.payload);
+        break;
       case frameType.event:
-        return this.#handlers.onEvent?.(parseMessage(eventSchema, frame.payload));
+        this.#handlers.onEvent?.(parseMessage(eventSchema, frame.payload));
+        break;
       case frameType.reply:
         this.#finish(frame.payload);
-        return;
+        break;
       default:
         throw new ForkdError("agent_unavailable", `the guest sent a frame of type ${frame.type}`);
     }
@@ -138,7 +148,8 @@ export class AgentStream {
   }
 
   #grant(payload: Buffer): void {
-    if (payload.length !== 4) throw new ForkdError("agent_unavailable", "a window frame is 4 bytes");
+    if (payload.length !== 4)
+      throw new ForkdError("agent_unavailable", "a window frame is 4 bytes");
     this.#sendCredit = Math.min(this.#sendCredit + payload.readUInt32LE(0), initialCreditBytes);
     this.#wakeSender?.();
   }

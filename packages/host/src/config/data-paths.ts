@@ -21,12 +21,16 @@ export type Env = Readonly<Record<string, string | undefined>>;
  */
 export function resolveDataPaths(env: Env, uid: number): DataPaths {
   const moved = env["FORKD_DATA_DIR"];
-  if (moved !== undefined && moved !== "") return pathsUnder(resolve(moved), join(resolve(moved), "run"));
+  if (moved !== undefined && moved !== "")
+    return pathsUnder(resolve(moved), join(resolve(moved), "run"));
   if (uid === 0) return pathsUnder("/var/lib/forkd", "/run/forkd");
   const dataHome = absolute(env["XDG_DATA_HOME"]) ?? join(env["HOME"] ?? "/tmp", ".local/share");
   const dataDir = join(dataHome, "forkd");
   const runtimeDir = absolute(env["XDG_RUNTIME_DIR"]);
-  return pathsUnder(dataDir, runtimeDir === undefined ? join(dataDir, "run") : join(runtimeDir, "forkd"));
+  return pathsUnder(
+    dataDir,
+    runtimeDir === undefined ? join(dataDir, "run") : join(runtimeDir, "forkd"),
+  );
 }
 
 function absolute(path: string | undefined): string | undefined {

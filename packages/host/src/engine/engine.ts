@@ -104,10 +104,15 @@ export interface RestoredVm extends Vm {
  */
 export interface Engine {
   readonly name: EngineName;
+  /** The installed version, which saved state is bound to. Throws engine_unavailable. */
+  version(): Promise<string>;
   /** Tries what works here. Throws engine_unavailable when nothing does. */
   probe(kernel: BootKernel): Promise<EngineProbe>;
   /** The machine for a new parent on this host. */
-  machine(probe: EngineProbe, size: { readonly memoryMib: number; readonly vcpus: number }): Machine;
+  machine(
+    probe: EngineProbe,
+    size: { readonly memoryMib: number; readonly vcpus: number },
+  ): Machine;
   /** Starts a VM from its kernel; it runs when this resolves. Leaves no process when it throws. */
   boot(spec: BootSpec): Promise<BootedVm>;
   /** Loads a frozen VM; it is paused when this resolves. Leaves no process when it throws. */

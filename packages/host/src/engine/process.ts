@@ -125,7 +125,10 @@ function launcherArgs(request: VmmSpawn): string[] {
 
 /** In a checkout, native/build; in an installed package, beside the compiled code. */
 function launcherPath(): string {
-  return process.env["FORKD_LAUNCHER"] ?? fileURLToPath(new URL("../../../../native/build/forkd-launch", import.meta.url));
+  return (
+    process.env["FORKD_LAUNCHER"] ??
+    fileURLToPath(new URL("../../../../native/build/forkd-launch", import.meta.url))
+  );
 }
 
 function logTail(workDir: string): string {

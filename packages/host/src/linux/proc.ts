@@ -81,7 +81,8 @@ export interface MemoryUse {
 /** From /proc/PID/smaps_rollup (proc(5)). Throws when the process has ended. */
 export async function memoryUse(pid: number): Promise<MemoryUse> {
   const text = await readFile(`/proc/${pid}/smaps_rollup`, "utf8");
-  const kib = (name: string): number => Number(new RegExp(`^${name}: +(\\d+)`, "m").exec(text)?.[1] ?? 0);
+  const kib = (name: string): number =>
+    Number(new RegExp(`^${name}: +(\\d+)`, "m").exec(text)?.[1] ?? 0);
   return {
     uniqueBytes: (kib("Private_Clean") + kib("Private_Dirty")) * 1024,
     proportionalBytes: kib("Pss") * 1024,

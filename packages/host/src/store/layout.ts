@@ -14,7 +14,8 @@ export const layout = {
   snapshotDir: (paths: DataPaths, tag: SnapshotTag): string => join(paths.snapshotsDir, tag),
   rootImage: (paths: DataPaths, sha256: string): string => join(paths.rootfsDir, `${sha256}.img`),
   sandboxDir: (paths: DataPaths, id: SandboxId): string => join(paths.workDir, id),
-  sandboxRecord: (paths: DataPaths, id: SandboxId): string => join(paths.workDir, id, "sandbox.json"),
+  sandboxRecord: (paths: DataPaths, id: SandboxId): string =>
+    join(paths.workDir, id, "sandbox.json"),
   stateFile: (paths: DataPaths): string => join(paths.dataDir, "state.json"),
   daemonLock: (paths: DataPaths): string => join(paths.dataDir, "daemon.lock"),
 };

@@ -3,11 +3,14 @@ import { basename, join } from "node:path";
 import { ForkdError, type SnapshotInfo, type SnapshotTag, snapshotTagSchema } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno, publishDir } from "../lib/atomic.ts";
+import { findProcess, type ProcessIdentity } from "../linux/proc.ts";
 import { layout, snapshotFiles } from "./layout.ts";
 import { type Manifest, readManifest, writeManifest } from "./manifest.ts";
 
 /** Directories that begin so are being written, or were when a process died. */
 const stagingPrefix = ".staging-";
+/** `.staging-<pid>.<start ticks>-<what>`: whose it is, so that a sweep can tell a leftover. */
+const stagingPattern = /^\.staging-(\d{1,10})\.(\d{1,20})-/;
 const blockBytes = 512;
 
 /** A snapshot that can be forked: manifest read, every file present with its recorded size. */
@@ -33,9 +36,12 @@ export interface SnapshotStaging {
 /** Snapshots on disk: the directory is the index. */
 export class SnapshotStore {
   readonly #paths: DataPaths;
+  readonly #owner: ProcessIdentity;
 
-  constructor(paths: DataPaths) {
+  /** `owner` is this process: its staging directories carry its name. */
+  constructor(paths: DataPaths, owner: ProcessIdentity) {
     this.#paths = paths;
+    this.#owner = owner;
   }
 
   /** Whether the tag's name is taken, by whatever. */
@@ -45,7 +51,7 @@ export class SnapshotStore {
 
   async stage(tag: SnapshotTag): Promise<SnapshotStaging> {
     await mkdir(this.#paths.snapshotsDir, { recursive: true, mode: 0o700 });
-    const dir = await mkdtemp(join(this.#paths.snapshotsDir, `${stagingPrefix}${tag}-`));
+    const dir = await mkdtemp(this.#stagingPath(tag));
     return {
       dir,
       vmstateFile: join(dir, snapshotFiles.vmstate),
@@ -79,11 +85,7 @@ export class SnapshotStore {
 
   /** Every tag once, those that cannot be forked with status failed and the reason. */
   async list(): Promise<SnapshotInfo[]> {
-    const names = await readdir(this.#paths.snapshotsDir).catch((error: unknown) => {
-      if (isErrno(error, "ENOENT")) return [];
-      throw error;
-    });
-    const tags = names.map((name) => snapshotTagSchema.safeParse(name));
+    const tags = (await this.#names()).map((name) => snapshotTagSchema.safeParse(name));
     const infos = tags.filter((tag) => tag.success).map((tag) => this.#describe(tag.data));
     return (await Promise.all(infos)).filter((info) => info !== undefined);
   }
@@ -91,14 +93,38 @@ export class SnapshotStore {
   /** Throws snapshot_not_found. The name is free at once, the bytes go right after. */
   async remove(tag: SnapshotTag): Promise<void> {
     const dir = layout.snapshotDir(this.#paths, tag);
-    const doomed = join(this.#paths.snapshotsDir, `${stagingPrefix}removed-${tag}-${process.pid}-${Date.now()}`);
+    if ((await statOrUndefined(dir)) === undefined) throw notFound(tag);
+    const doomed = await mkdtemp(this.#stagingPath(`removed-${tag}`));
     try {
       await rename(dir, doomed);
     } catch (error) {
+      await rm(doomed, { recursive: true, force: true });
       if (isErrno(error, "ENOENT")) throw notFound(tag);
       throw error;
     }
     await rm(doomed, { recursive: true, force: true });
+  }
+
+  /** Removes what processes that are gone were writing or removing. */
+  async sweep(): Promise<void> {
+    for (const name of await this.#names()) {
+      const [, pid, ticks] = stagingPattern.exec(name) ?? [];
+      if (pid === undefined || ticks === undefined) continue;
+      if (findProcess(Number(pid))?.startTicks === Number(ticks)) continue;
+      await rm(join(this.#paths.snapshotsDir, name), { recursive: true, force: true });
+    }
+  }
+
+  #stagingPath(what: string): string {
+    const { pid, startTicks } = this.#owner;
+    return join(this.#paths.snapshotsDir, `${stagingPrefix}${pid}.${startTicks}-${what}-`);
+  }
+
+  async #names(): Promise<string[]> {
+    return readdir(this.#paths.snapshotsDir).catch((error: unknown) => {
+      if (isErrno(error, "ENOENT")) return [];
+      throw error;
+    });
   }
 
   async #describe(tag: SnapshotTag): Promise<SnapshotInfo | undefined> {

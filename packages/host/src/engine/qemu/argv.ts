@@ -26,7 +26,10 @@ function machineArgs(machine: Machine, rootImage: string, memory: string): strin
     ...["-smp", String(machine.vcpus)],
     ...["-m", String(machine.memoryMib)],
     ...["-object", memory],
-    ...["-drive", `if=none,id=root,file=${escapeComma(rootImage)},format=raw,readonly=on,file.locking=off`],
+    ...[
+      "-drive",
+      `if=none,id=root,file=${escapeComma(rootImage)},format=raw,readonly=on,file.locking=off`,
+    ],
     ...["-device", "virtio-blk-device,drive=root"],
     ...["-chardev", `socket,id=agent,path=${agentSocketName},server=on,wait=off`],
     ...["-device", "virtio-serial-device,max_ports=2"],
@@ -83,7 +86,11 @@ export function bootArgv(spec: BootSpec): string[] {
 export function restoreArgv(spec: RestoreSpec): string[] {
   return [
     program,
-    ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, spec.memoryFile, "off")),
+    ...machineArgs(
+      spec.machine,
+      spec.rootImage,
+      memoryObject(spec.machine, spec.memoryFile, "off"),
+    ),
     ...["-serial", "null"],
     ...["-incoming", "defer"],
   ];

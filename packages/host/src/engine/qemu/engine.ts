@@ -9,7 +9,7 @@ import type {
   RestoreSpec,
 } from "../engine.ts";
 import { bootQemu } from "./boot.ts";
-import { probeQemu } from "./probe.ts";
+import { probeQemu, qemuVersion } from "./probe.ts";
 import { restoreQemu } from "./restore.ts";
 
 /**
@@ -26,6 +26,10 @@ export class QemuEngine implements Engine {
   /** Verdicts of trials are kept in `cacheDir`. */
   constructor(cacheDir: string) {
     this.#cacheDir = cacheDir;
+  }
+
+  version(): Promise<string> {
+    return qemuVersion();
   }
 
   probe(kernel: BootKernel): Promise<EngineProbe> {

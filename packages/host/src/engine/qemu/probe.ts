@@ -36,7 +36,8 @@ export async function probeQemu(kernel: BootKernel, cacheDir: string): Promise<E
   };
 }
 
-async function qemuVersion(): Promise<string> {
+/** Throws engine_unavailable when QEMU is not installed. */
+export async function qemuVersion(): Promise<string> {
   try {
     const { stdout } = await run(["qemu-system-x86_64", "--version"], { timeoutMs: 10_000 });
     return /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1] ?? "unknown";
@@ -46,7 +47,9 @@ async function qemuVersion(): Promise<string> {
 }
 
 async function cachedVerdict(kernel: BootKernel, cacheDir: string): Promise<Verdict> {
-  const key = createHash("sha256").update(`${bootId()}\n${kernel.vmlinuz}\n${kernel.initrd}`).digest("hex");
+  const key = createHash("sha256")
+    .update(`${bootId()}\n${kernel.vmlinuz}\n${kernel.initrd}`)
+    .digest("hex");
   const path = join(cacheDir, `kvm-verdict-${key.slice(0, 16)}.json`);
   const text = await readFile(path, "utf8").catch(() => undefined);
   const cached = text === undefined ? undefined : verdictSchema.safeParse(JSON.parse(text));
@@ -76,7 +79,14 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
     argv: [
       "qemu-system-x86_64",
       ...["-M", "microvm,isa-serial=on", "-accel", "kvm", "-cpu", "host"],
-      ...["-m", String(trialMemoryMib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"],
+      ...[
+        "-m",
+        String(trialMemoryMib),
+        "-nodefaults",
+        "-no-user-config",
+        "-nographic",
+        "-no-reboot",
+      ],
       ...["-chardev", "socket,id=console,fd=3", "-serial", "chardev:console"],
       ...["-kernel", kernel.vmlinuz, "-initrd", kernel.initrd],
       ...["-append", "console=ttyS0 quiet panic=-1 reboot=t"],
@@ -89,7 +99,11 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
   try {
     const spoke = sawMarker(trial.socket(0));
     const died = trial.ended.then(() => false);
-    const works = await withDeadline(Promise.race([spoke, died]), kvmTrialTimeoutMs, "the KVM trial");
+    const works = await withDeadline(
+      Promise.race([spoke, died]),
+      kvmTrialTimeoutMs,
+      "the KVM trial",
+    );
     if (works) return { works, reason: "KVM: a guest kernel ran to its agent" };
     return { works, reason: `KVM: the trial guest died: ${lastLine(trial.logTail())}` };
   } catch {

@@ -64,7 +64,11 @@ export class Qmp {
   }
 
   /** The first event from now on that `matches`. Ask for it before what causes it. */
-  waitFor(matches: (event: QmpEvent) => boolean, timeoutMs: number, what: string): Promise<QmpEvent> {
+  waitFor(
+    matches: (event: QmpEvent) => boolean,
+    timeoutMs: number,
+    what: string,
+  ): Promise<QmpEvent> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const { promise, resolve, reject } = Promise.withResolvers<QmpEvent>();
     const waiter = { matches, resolve, reject };
@@ -88,7 +92,10 @@ export class Qmp {
 
   #receiveLine(line: string): void {
     const parsed = answerSchema.safeParse(parseJson(line));
-    if (!parsed.success) return this.#fail("QMP sent what is no QMP");
+    if (!parsed.success) {
+      this.#fail("QMP sent what is no QMP");
+      return;
+    }
     const answer = parsed.data;
     if ("event" in answer) this.#receiveEvent(answer);
     else if ("return" in answer) this.#take(answer.id)?.resolve(answer.return);
@@ -110,7 +117,8 @@ export class Qmp {
   #fail(why: string): void {
     if (this.#failure !== undefined) return;
     this.#failure = new ForkdError("engine_failed", why);
-    for (const waiter of [...this.#commands.values(), ...this.#waiters]) waiter.reject(this.#failure);
+    for (const waiter of [...this.#commands.values(), ...this.#waiters])
+      waiter.reject(this.#failure);
     this.#commands.clear();
     this.#waiters.clear();
     this.#socket.destroy();

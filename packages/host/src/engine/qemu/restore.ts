@@ -44,7 +44,9 @@ async function load(qmp: Qmp): Promise<void> {
   );
   const sent = [
     qmp.execute("qmp_capabilities"),
-    qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] }),
+    qmp.execute("migrate-set-capabilities", {
+      capabilities: [{ capability: "events", state: true }],
+    }),
     qmp.execute("migrate-incoming", { uri: `fd:${vmstateFd}` }),
   ];
   settled.catch(() => undefined);

@@ -1,0 +1,195 @@
+import { ForkdError, type SnapshotInfo } from "@forkd/api";
+import { freeze, warm } from "../agent/guest.ts";
+import type { HelloReply } from "../agent/messages.ts";
+import { type AgentSession, firstAttachToken } from "../agent/session.ts";
+import type { BootedVm, EngineProbe, Machine } from "../engine/engine.ts";
+import { resolveKernel } from "../kernel/resolve.ts";
+import { run } from "../lib/exec.ts";
+import type { GuestKernel } from "../store/kernels.ts";
+import { type Manifest, manifestFormat, manifestVersion } from "../store/manifest.ts";
+import { measure, type SnapshotStaging } from "../store/snapshots.ts";
+import type { ForkDeps } from "./deps.ts";
+import { attachAgent, whileAlive } from "./guest-link.ts";
+import type { BakeRequest, Progress } from "./service.ts";
+import { createWorkDir, parentWorkName, removeWorkDir } from "./work-dir.ts";
+
+/** Emulated guests boot in about five seconds on an idle host; a loaded one is much slower. */
+const bootTimeoutMs = 120_000;
+const freezeTimeoutMs = 30_000;
+
+interface Parent {
+  readonly vm: BootedVm;
+  readonly session: AgentSession;
+}
+
+/** What the manifest needs to know of how the parent got where it is. */
+interface Warmed {
+  readonly hello: HelloReply;
+  readonly detail: string;
+  readonly bootMs: number;
+  readonly warmMs: number;
+}
+
+/**
+ * Boots a parent, warms it, freezes it and publishes the snapshot. When anything fails, the parent
+ * is gone, its directory too, and no snapshot is listed.
+ */
+export async function bake(
+  deps: ForkDeps,
+  request: BakeRequest,
+  progress: Progress,
+): Promise<SnapshotInfo> {
+  if (await deps.store.has(request.tag)) {
+    throw new ForkdError("snapshot_exists", `snapshot '${request.tag}' exists already`);
+  }
+  const kernel = await resolveKernel(deps.paths, {
+    vmlinuz: request.kernel?.vmlinuz ?? null,
+    initrd: request.kernel?.initrd ?? null,
+  });
+  const probe = await deps.engine.probe(kernel);
+  const machine = deps.engine.machine(probe, request);
+  const staging = await deps.store.stage(request.tag);
+  try {
+    const workDir = await createWorkDir(deps.paths, parentWorkName(), deps.owner);
+    try {
+      const plan = { deps, request, progress, kernel, probe, machine, staging, workDir };
+      await capture(plan);
+    } finally {
+      await removeWorkDir(workDir);
+    }
+  } catch (error) {
+    await staging.discard();
+    throw error;
+  }
+  const infos = await deps.store.list();
+  const info = infos.find((candidate) => candidate.tag === request.tag);
+  if (info !== undefined) return info;
+  throw new ForkdError("internal", `snapshot '${request.tag}' vanished while it was baked`);
+}
+
+interface Plan {
+  readonly deps: ForkDeps;
+  readonly request: BakeRequest;
+  readonly progress: Progress;
+  readonly kernel: GuestKernel;
+  readonly probe: EngineProbe;
+  readonly machine: Machine;
+  readonly staging: SnapshotStaging;
+  readonly workDir: string;
+}
+
+async function capture(plan: Plan): Promise<void> {
+  const { progress, staging } = plan;
+  const accel = plan.machine.accel;
+  progress(`booting a parent: ${plan.machine.memoryMib} MiB, ${plan.machine.vcpus} vCPU, ${accel}`);
+  const vm = await plan.deps.engine.boot({
+    workDir: plan.workDir,
+    machine: plan.machine,
+    kernel: plan.kernel,
+    rootImage: plan.request.image.path,
+    memoryFile: staging.memoryFile,
+    upperMib: null,
+  });
+  try {
+    const session = await attachAgent(vm, firstAttachToken, bootTimeoutMs);
+    const parent = { vm, session };
+    const warmed = await whileAlive(vm, warmUp(plan, parent), () => guestDied(vm));
+    const freezeMs = await freezeParent(plan, parent);
+    await vm.stop();
+    await sparsify(staging.memoryFile);
+    await staging.publish(await describe(plan, parent, { ...warmed, freezeMs }));
+  } finally {
+    await vm.stop();
+  }
+}
+
+async function warmUp(plan: Plan, { session }: Parent): Promise<Warmed> {
+  const { request, progress } = plan;
+  const started = performance.now();
+  const hello = await session.hello;
+  const bootMs = performance.now() - started;
+  progress(`the guest booted in ${Math.round(bootMs)} ms; warming`);
+  const detail = await warm(session, {
+    env: request.image.env,
+    user: request.image.user,
+    workdir: request.image.workdir,
+    runtime: request.warm.runtime,
+    imports: request.warm.imports,
+    command: request.warm.command,
+    ready: request.warm.ready,
+    timeoutMs: request.warm.timeoutMs,
+  });
+  const warmMs = performance.now() - started - bootMs;
+  progress(`warm in ${Math.round(warmMs)} ms (${detail}); freezing`);
+  return { hello, detail, bootMs, warmMs };
+}
+
+/** Quiets the guest, stops it at one instant and saves its state; the RAM file is its memory. */
+async function freezeParent(plan: Plan, { vm, session }: Parent): Promise<number> {
+  const started = performance.now();
+  const frozen = async (): Promise<void> => {
+    await freeze(session, freezeTimeoutMs);
+    await vm.pause();
+    await vm.saveState(plan.staging.vmstateFile);
+  };
+  await whileAlive(vm, frozen(), () => guestDied(vm));
+  return performance.now() - started;
+}
+
+/** SIGBUS is how a VMM learns that its RAM file cannot grow. */
+async function guestDied(vm: BootedVm): Promise<ForkdError> {
+  const end = await vm.ended;
+  if (end.signal === "SIGBUS") {
+    return new ForkdError(
+      "disk_full",
+      "the disk is full: the parent's memory could not be written",
+    );
+  }
+  const console = vm.consoleTail().trim().split("\n").slice(-12).join("\n");
+  const words = [end.log, console].filter((text) => text !== "").join("\n");
+  const how = end.signal ?? `exit ${end.exitCode}`;
+  return new ForkdError("warmup_failed", `the guest ended before it was warm (${how}): ${words}`);
+}
+
+/** Pages of zeros cost no disk and no page cache. */
+async function sparsify(path: string): Promise<void> {
+  await run(["fallocate", "--dig-holes", path]);
+}
+
+async function describe(
+  plan: Plan,
+  { session }: Parent,
+  warmed: Warmed & { readonly freezeMs: number },
+): Promise<Manifest> {
+  const { request, kernel, probe, machine, staging } = plan;
+  const vmstate = await measure(staging.vmstateFile);
+  return {
+    format: manifestFormat,
+    version: manifestVersion,
+    tag: request.tag,
+    created_at_unix: Math.floor(Date.now() / 1000),
+    engine: { name: probe.engine, version: probe.version, isolation: probe.isolation },
+    machine: {
+      accel: machine.accel,
+      cpu: machine.cpu,
+      vcpus: machine.vcpus,
+      memory_mib: machine.memoryMib,
+    },
+    kernel: { vmlinuz_sha256: kernel.sha256.vmlinuz, initrd_sha256: kernel.sha256.initrd },
+    rootfs: { sha256: request.image.sha256, ref: request.image.ref },
+    agent: {
+      protocol: 1,
+      version: warmed.hello.agent,
+      runtime: request.warm.runtime ?? "none",
+      attach_token: session.nextToken.toString("hex"),
+      generation: warmed.hello.generation,
+    },
+    files: { vmstate: { size: vmstate.size }, memory: await measure(staging.memoryFile) },
+    bake: {
+      boot_ms: warmed.bootMs,
+      warm_ms: warmed.warmMs,
+      freeze_ms: warmed.freezeMs,
+      detail: warmed.detail,
+    },
+  };
+}

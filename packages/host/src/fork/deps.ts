@@ -1,0 +1,16 @@
+import type { DataPaths, Env } from "../config/data-paths.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ProcessIdentity } from "../linux/proc.ts";
+import type { SnapshotStore } from "../store/snapshots.ts";
+
+/** What every part of the domain works with; built once by openForkService. */
+export interface ForkDeps {
+  readonly paths: DataPaths;
+  readonly env: Env;
+  readonly engine: Engine;
+  readonly store: SnapshotStore;
+  readonly log: Logger;
+  /** The process that owns what this service makes. */
+  readonly owner: ProcessIdentity;
+}

@@ -1,0 +1,55 @@
+import { ForkdError } from "@forkd/api";
+import type { DataPaths, Env } from "../config/data-paths.ts";
+import { QemuEngine } from "../engine/qemu/engine.ts";
+import type { Logger } from "../lib/log.ts";
+import { identifyProcess } from "../linux/proc.ts";
+import { SnapshotStore } from "../store/snapshots.ts";
+import { bake } from "./bake.ts";
+import { acquireDaemonLock } from "./daemon-lock.ts";
+import type { ForkDeps } from "./deps.ts";
+import { Sandboxes } from "./sandboxes.ts";
+import type { ForkService } from "./service.ts";
+import { sweepWorkDirs } from "./work-dir.ts";
+
+export interface ServiceOptions {
+  readonly paths: DataPaths;
+  readonly env: Env;
+  /** A daemon owns its data directory alone; command lines may share it with one. */
+  readonly owner: "daemon" | "cli";
+  readonly log: Logger;
+}
+
+/** Throws data_dir_locked when another daemon owns the directory, permission_denied. */
+export async function openForkService(options: ServiceOptions): Promise<ForkService> {
+  const owner = identifyProcess(process.pid);
+  if (owner === undefined) throw new ForkdError("internal", "/proc does not know this process");
+  const lock = options.owner === "daemon" ? await acquireDaemonLock(options.paths, owner) : null;
+  const store = new SnapshotStore(options.paths, owner);
+  const deps: ForkDeps = {
+    paths: options.paths,
+    env: options.env,
+    engine: new QemuEngine(options.paths.cacheDir),
+    store,
+    log: options.log,
+    owner,
+  };
+  await sweepWorkDirs(options.paths, options.log);
+  await store.sweep();
+  const sandboxes = new Sandboxes(deps);
+  return {
+    listSnapshots: () => store.list(),
+    bake: (request, progress) => bake(deps, request, progress),
+    deleteSnapshot: (tag) => store.remove(tag),
+    spawn: (request) => sandboxes.spawn(request),
+    listSandboxes: () => sandboxes.list(),
+    getSandbox: (id) => sandboxes.get(id),
+    kill: (id) => sandboxes.kill(id),
+    ping: (id) => sandboxes.ping(id),
+    exec: (id, request) => sandboxes.exec(id, request),
+    eval: (id, request) => sandboxes.eval(id, request),
+    close: async () => {
+      await sandboxes.killAll();
+      await lock?.release();
+    },
+  };
+}

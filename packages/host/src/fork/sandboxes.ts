@@ -1,0 +1,154 @@
+import { randomBytes } from "node:crypto";
+import {
+  type EvalRequest,
+  type EvalResult,
+  type ExecRequest,
+  type ExecResult,
+  ForkdError,
+  limits,
+  type Pong,
+  parseSandboxId,
+  type SandboxId,
+  type SandboxInfo,
+} from "@forkd/api";
+import { evaluate, exec, ping } from "../agent/guest.ts";
+import { Semaphore } from "../lib/semaphore.ts";
+import type { Snapshot } from "../store/snapshots.ts";
+import { type Child, forkChild } from "./child.ts";
+import type { ForkDeps } from "./deps.ts";
+import type { SpawnedSandbox, SpawnRequest } from "./service.ts";
+import { removeWorkDir } from "./work-dir.ts";
+
+const pingTimeoutMs = 3_000;
+const isolationRank = { "vm-emulated": 0, vm: 1 } as const;
+
+/** The live sandboxes of one owner. */
+export class Sandboxes {
+  readonly #deps: ForkDeps;
+  readonly #live = new Map<SandboxId, Child>();
+  readonly #restores = new Semaphore(limits.concurrentRestoresMax, 2 * limits.spawnCountMax);
+  #engineVersion: Promise<string> | undefined;
+  #closed = false;
+
+  constructor(deps: ForkDeps) {
+    this.#deps = deps;
+  }
+
+  /** All or nothing. */
+  async spawn(request: SpawnRequest): Promise<SpawnedSandbox[]> {
+    const started = performance.now();
+    const snapshot = await this.#deps.store.open(request.tag);
+    await this.#requireCompatible(snapshot, request);
+    const attempts = Array.from({ length: request.count }, () => this.#fork(snapshot, started));
+    const results = await Promise.allSettled(attempts);
+    const failed = results.find((result) => result.status === "rejected");
+    const children = results.filter((result) => result.status === "fulfilled");
+    if (failed !== undefined) {
+      await Promise.all(children.map(({ value }) => this.kill(value.id)));
+      throw failed.reason;
+    }
+    return children.map(({ value: { info, timings } }) => ({ info, timings }));
+  }
+
+  list(): SandboxInfo[] {
+    return [...this.#live.values()].map((child) => child.info);
+  }
+
+  get(id: SandboxId): SandboxInfo {
+    return this.#find(id).info;
+  }
+
+  async kill(id: SandboxId): Promise<void> {
+    const child = this.#find(id);
+    await this.#end(child);
+  }
+
+  /** Ends every sandbox, those that are still being forked too. */
+  async killAll(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.#live.values()].map((child) => this.#end(child)));
+  }
+
+  async ping(id: SandboxId): Promise<Pong> {
+    const { session } = this.#find(id);
+    const started = performance.now();
+    const pong = await ping(session, pingTimeoutMs);
+    const rttUs = Math.round((performance.now() - started) * 1000);
+    const { agent } = await session.hello;
+    return { ...pong, agent_version: agent, agent_rtt_us: rttUs };
+  }
+
+  exec(id: SandboxId, request: ExecRequest): Promise<ExecResult> {
+    return exec(this.#find(id).session, request);
+  }
+
+  eval(id: SandboxId, request: EvalRequest): Promise<EvalResult> {
+    return evaluate(this.#find(id).session, request);
+  }
+
+  #find(id: SandboxId): Child {
+    const child = this.#live.get(id);
+    if (child !== undefined) return child;
+    throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
+  }
+
+  #fork(snapshot: Snapshot, started: number): Promise<Child> {
+    return this.#restores.run(async () => {
+      this.#requireOpen();
+      const child = await forkChild({ deps: this.#deps, snapshot, id: newSandboxId(), started });
+      this.#live.set(child.id, child);
+      void child.vm.ended.then(() => this.#forgetDead(child));
+      if (this.#closed) await this.#end(child);
+      this.#requireOpen();
+      return child;
+    });
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw new ForkdError("busy", "forkd is shutting down");
+  }
+
+  async #end(child: Child): Promise<void> {
+    await child.vm.stop();
+    await this.#forget(child);
+  }
+
+  async #forgetDead(child: Child): Promise<void> {
+    try {
+      await this.#forget(child);
+    } catch (error) {
+      this.#deps.log.error("a dead sandbox left its directory", { id: child.id, error });
+    }
+  }
+
+  /** Idempotent: a VM that ends by itself and one that is killed both come here. */
+  async #forget(child: Child): Promise<void> {
+    this.#live.delete(child.id);
+    child.session.close();
+    await removeWorkDir(child.workDir);
+  }
+
+  async #requireCompatible({ tag, manifest }: Snapshot, request: SpawnRequest): Promise<void> {
+    const { engine } = manifest;
+    this.#engineVersion ??= this.#deps.engine.version();
+    const version = await this.#engineVersion;
+    if (engine.name !== this.#deps.engine.name || engine.version !== version) {
+      const ours = `${this.#deps.engine.name} ${version}`;
+      const message = `snapshot '${tag}' is of ${engine.name} ${engine.version}, this host has ${ours}`;
+      throw new ForkdError("snapshot_incompatible", message);
+    }
+    const min = request.minIsolation;
+    if (min !== null && isolationRank[engine.isolation] < isolationRank[min]) {
+      const message = `snapshot '${tag}' runs with isolation ${engine.isolation}, less than ${min}`;
+      throw new ForkdError("snapshot_incompatible", message, {
+        hint: "bake it on a host with working KVM, or ask for less",
+      });
+    }
+  }
+}
+
+/** `sb-<unix seconds, hex>-<64 random bits, hex>`: sortable by age, not to be guessed. */
+function newSandboxId(): SandboxId {
+  const seconds = Math.floor(Date.now() / 1000).toString(16);
+  return parseSandboxId(`sb-${seconds}-${randomBytes(8).toString("hex")}`);
+}
