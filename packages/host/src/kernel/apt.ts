@@ -13,8 +13,8 @@ const packageName = /^[a-z0-9][a-z0-9+.-]{1,127}$/;
 const kernelPackage = /^linux-(image|modules)-(unsigned-)?\d/;
 const packagesMax = 8;
 const downloadTimeoutMs = 10 * 60_000;
-/** Fixed words in what apt prints. */
-const env = { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive" };
+/** What apt prints is parsed: its words must not depend on the user's language. */
+const fixedWords = ["env", "LC_ALL=C"];
 
 /** Throws kernel_not_found on a distribution whose kernel package we do not know. */
 export function metaPackageFor(osRelease: string): string {
@@ -90,7 +90,7 @@ async function apt(
   options: { readonly cwd?: string; readonly signal?: AbortSignal } = {},
 ): Promise<{ readonly stdout: string }> {
   try {
-    return await run(argv, { ...options, env, timeoutMs: downloadTimeoutMs });
+    return await run([...fixedWords, ...argv], { ...options, timeoutMs: downloadTimeoutMs });
   } catch (error) {
     const failure = toForkdError(error);
     if (

@@ -1,8 +1,12 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
-import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno, publishDir, writeFileAtomic } from "../lib/atomic.ts";
+
+/** The part of the data paths that this store needs. */
+export interface KernelPaths {
+  readonly kernelsDir: string;
+}
 
 /** A kernel with an initramfs that fits it, ready to boot. Paths are absolute. */
 export interface GuestKernel {
@@ -52,21 +56,21 @@ export const kernelFiles = {
 } as const;
 
 /** Directory of the initramfs images, which are named by their content. */
-export function initrdsDir(paths: DataPaths): string {
+export function initrdsDir(paths: KernelPaths): string {
   return join(paths.kernelsDir, "initrds");
 }
 
 /** Where staging directories of kernel installs live, on the file system of the store. */
-export function kernelStagingDir(paths: DataPaths): string {
+export function kernelStagingDir(paths: KernelPaths): string {
   return join(paths.kernelsDir, ".staging");
 }
 
-function defaultPointer(paths: DataPaths): string {
+function defaultPointer(paths: KernelPaths): string {
   return join(paths.kernelsDir, "default");
 }
 
 /** Every complete kernel, by id. A directory whose record cannot be read is left out. */
-export async function listKernels(paths: DataPaths): Promise<StoredKernel[]> {
+export async function listKernels(paths: KernelPaths): Promise<StoredKernel[]> {
   const names = await readdir(paths.kernelsDir).catch((error: unknown) => {
     if (isErrno(error, "ENOENT")) return [];
     throw error;
@@ -76,7 +80,10 @@ export async function listKernels(paths: DataPaths): Promise<StoredKernel[]> {
 }
 
 /** Undefined when there is no such kernel or its record is broken. */
-export async function findKernel(paths: DataPaths, id: string): Promise<StoredKernel | undefined> {
+export async function findKernel(
+  paths: KernelPaths,
+  id: string,
+): Promise<StoredKernel | undefined> {
   if (!idPattern.test(id)) return undefined;
   const dir = join(paths.kernelsDir, id);
   try {
@@ -89,7 +96,7 @@ export async function findKernel(paths: DataPaths, id: string): Promise<StoredKe
 }
 
 /** The kernel that boots when nobody names another; undefined when none is installed. */
-export async function findDefaultKernel(paths: DataPaths): Promise<StoredKernel | undefined> {
+export async function findDefaultKernel(paths: KernelPaths): Promise<StoredKernel | undefined> {
   try {
     return await findKernel(paths, (await readFile(defaultPointer(paths), "utf8")).trim());
   } catch (error) {
@@ -99,7 +106,7 @@ export async function findDefaultKernel(paths: DataPaths): Promise<StoredKernel 
 }
 
 /** {@link findKernel} that throws kernel_not_found. */
-export async function loadKernel(paths: DataPaths, id: string): Promise<StoredKernel> {
+export async function loadKernel(paths: KernelPaths, id: string): Promise<StoredKernel> {
   const kernel = await findKernel(paths, id);
   if (kernel !== undefined) return kernel;
   throw new ForkdError("kernel_not_found", `there is no guest kernel "${id}"`);
@@ -110,7 +117,7 @@ export async function loadKernel(paths: DataPaths, id: string): Promise<StoredKe
  * same by content and is kept.
  */
 export async function publishKernel(
-  paths: DataPaths,
+  paths: KernelPaths,
   staging: string,
   record: KernelRecord,
 ): Promise<StoredKernel> {

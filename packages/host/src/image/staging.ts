@@ -1,0 +1,84 @@
+import { randomBytes } from "node:crypto";
+import { mkdir, readdir, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { ForkdError, limits } from "@forkd/api";
+import { run } from "../lib/exec.ts";
+import { findProcess } from "../linux/proc.ts";
+
+const guardIntervalMs = 500;
+/** Space left alone on the store's file system, so that running sandboxes can go on. */
+const freeBytesMin = 256 * 1024 * 1024;
+const usedBytesMax = 2 * limits.rootfsMaxMib * 1024 * 1024;
+
+/**
+ * Gives `work` a directory below `parent` that nobody else may enter, and removes it however the
+ * work ends. The signal that the work gets also aborts, with disk_full, when the file system runs
+ * low or the image turns out larger than any that is allowed.
+ */
+export async function withStaging<T>(
+  parent: string,
+  signal: AbortSignal | undefined,
+  work: (dir: string, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
+  await mkdir(parent, { recursive: true, mode: 0o700 });
+  await removeLeftovers(parent);
+  const dir = join(parent, ownName());
+  await mkdir(dir, { mode: 0o700 });
+  const guard = await watchDisk(parent);
+  const signals = signal === undefined ? [guard.signal] : [signal, guard.signal];
+  try {
+    const result = await work(dir, AbortSignal.any(signals));
+    return result;
+  } finally {
+    guard.stop();
+    await removeTree(dir);
+  }
+}
+
+/** Says who works there, so that what a killed process left can be told from work in progress. */
+function ownName(): string {
+  const started = findProcess(process.pid)?.startTicks ?? 0;
+  return `${process.pid}-${started}-${randomBytes(6).toString("hex")}`;
+}
+
+async function removeLeftovers(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const [pid, started] = name.split("-").map(Number);
+    const owner = findProcess(pid ?? 0);
+    if (owner === undefined || owner.startTicks !== started) await removeTree(join(parent, name));
+  }
+}
+
+/** A program does it: a tree of an image has a hundred thousand files. */
+async function removeTree(dir: string): Promise<void> {
+  await run(["rm", "-rf", "--one-file-system", "--", dir]);
+}
+
+async function freeBytes(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize;
+}
+
+async function watchDisk(dir: string): Promise<{ signal: AbortSignal; stop: () => void }> {
+  const controller = new AbortController();
+  const free = await freeBytes(dir);
+  const check = async (): Promise<void> => {
+    const now = await freeBytes(dir);
+    if (now < freeBytesMin) controller.abort(full(dir, `only ${mib(now)} MiB are free`));
+    else if (free - now > usedBytesMax) controller.abort(full(dir, "the image is too large"));
+  };
+  await check();
+  if (controller.signal.aborted) throw controller.signal.reason;
+  // No event tells of a file system that fills up.
+  const timer = setInterval(() => void check().catch(() => undefined), guardIntervalMs);
+  return { signal: controller.signal, stop: () => clearInterval(timer) };
+}
+
+function mib(bytes: number): number {
+  return Math.floor(bytes / 1024 / 1024);
+}
+
+function full(dir: string, why: string): ForkdError {
+  return new ForkdError("disk_full", `the file system of ${dir} cannot hold the image: ${why}`);
+}

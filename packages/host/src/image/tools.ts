@@ -1,0 +1,77 @@
+import { ForkdError, toForkdError } from "@forkd/api";
+import { type RunOptions, type RunResult, run } from "../lib/exec.ts";
+
+/** Debian's and Ubuntu's packages of the programs that make images. */
+const packages: Readonly<Record<string, string>> = {
+  skopeo: "skopeo",
+  umoci: "umoci",
+  mmdebstrap: "mmdebstrap",
+  "mkfs.ext4": "e2fsprogs",
+  crun: "crun",
+  unshare: "util-linux",
+  tar: "tar",
+  cp: "coreutils",
+  du: "coreutils",
+};
+
+export interface ToolOptions extends RunOptions {
+  /** Directory for the program's temporary files. */
+  readonly tmpDir?: string;
+}
+
+/**
+ * Runs a program for images: English messages, temporary files where the caller wants them. Throws
+ * as `run` does; a missing program comes with the command that installs it.
+ */
+export async function runTool(
+  argv: readonly string[],
+  options: ToolOptions = {},
+): Promise<RunResult> {
+  const { tmpDir, ...rest } = options;
+  const [program = ""] = argv;
+  const variables = ["LC_ALL=C.UTF-8", ...(tmpDir === undefined ? [] : [`TMPDIR=${tmpDir}`])];
+  try {
+    return await run(["env", ...variables, ...argv], rest);
+  } catch (error) {
+    throw missingTool(program, error) ?? error;
+  }
+}
+
+/** env(1) exits with 127 when it does not find the program. */
+function missingTool(program: string, error: unknown): ForkdError | undefined {
+  if (!(error instanceof ForkdError) || !/^env exited with 127\b/.test(error.message)) return;
+  return new ForkdError("tool_missing", `the program ${program} is not installed`, {
+    hint: `run: apt-get install ${packages[program] ?? program}`,
+    cause: error,
+  });
+}
+
+/** The failure of a tool under another code, when its words say what it means. */
+export function reword(error: unknown, rules: readonly RewordRule[]): ForkdError {
+  const failure = toForkdError(error);
+  if (failure.code !== "tool_failed") return failure;
+  const rule = rules.find(({ words }) => words.test(failure.message));
+  if (rule === undefined) return failure;
+  return new ForkdError(rule.code, `${rule.message}: ${lastWords(failure.message)}`, {
+    ...(rule.hint !== undefined && { hint: rule.hint }),
+    cause: failure,
+  });
+}
+
+export interface RewordRule {
+  readonly words: RegExp;
+  readonly code: ForkdError["code"];
+  readonly message: string;
+  readonly hint?: string;
+}
+
+const lastWordsMax = 400;
+
+/** The last line that a tool printed, where the reason is. */
+function lastWords(message: string): string {
+  const lines = message.split("\n").filter((line) => line.trim() !== "");
+  const last = lines.at(-1) ?? "";
+  // Tools written in Go log as key=value lines; the text is in msg.
+  const text = /\bmsg="((?:[^"\\]|\\.)*)"/.exec(last)?.[1]?.replaceAll('\\"', '"') ?? last;
+  return text.slice(-lastWordsMax);
+}
