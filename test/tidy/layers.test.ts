@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import { makeTmpDir } from "../helpers/tmp.ts";
+import { runChild } from "../runner/child.ts";
+import { repoRoot } from "./files.ts";
+
+/** Runs the linter with our rules over one file and returns what it said. */
+async function lint(path: string, text: string): Promise<string> {
+  await using dir = await makeTmpDir("layers");
+  cpSync(join(repoRoot, "biome.json"), join(dir.path, "biome.json"));
+  mkdirSync(join(dir.path, dirname(path)), { recursive: true });
+  writeFileSync(join(dir.path, path), text);
+  let output = "";
+  const keep = (line: string): void => {
+    output += `${line}\n`;
+  };
+  const biome = join(repoRoot, "node_modules/.bin/biome");
+  await runChild([biome, "lint", "--vcs-enabled=false", "--reporter=github", path], {
+    cwd: dir.path,
+    env: process.env,
+    deadlineMs: 60_000,
+    onStdoutLine: keep,
+    onStderrLine: keep,
+  });
+  return output;
+}
+
+const host = "packages/host/src";
+const use = (source: string): string => `import { x } from "${source}";\nexport const y = x;\n`;
+
+const forbidden: readonly (readonly [string, string, string])[] = [
+  [`${host}/lib/a.ts`, "../linux/proc.ts", "lib/ has no domain words"],
+  [`${host}/engine/qemu/a.ts`, "../../store/layout.ts", "never knows the store"],
+  [`${host}/store/a.ts`, "../engine/engine.ts", "never knows an engine"],
+  [`${host}/agent/a.ts`, "../engine/engine.ts", "knows no engine"],
+  [`${host}/fork/a.ts`, "../daemon/server.ts", "the domain"],
+  [`${host}/fork/a.ts`, "fastify", "Only daemon/ knows HTTP"],
+  [`${host}/daemon/routes/a.ts`, "../../cli/output.ts", "the other door"],
+  [`${host}/cli/commands/a.ts`, "../../engine/engine.ts", "never directly"],
+  [`${host}/store/a.ts`, "node:child_process", "Programs are started by"],
+  ["packages/api/src/a.ts", "node:fs", "it does no I/O"],
+  ["packages/sdk/src/a.ts", "@forkd/host/lib/log.ts", "not the daemon"],
+];
+
+for (const [path, source, reason] of forbidden) {
+  test(`the linter stops ${path} from importing ${source}`, async () => {
+    assert.ok((await lint(path, use(source))).includes(reason));
+  });
+}
+
+test("the linter lets the domain import every layer below it", async () => {
+  for (const layer of ["lib/log", "linux/proc", "engine/engine", "store/layout", "agent/guest"]) {
+    const said = await lint(`${host}/fork/a.ts`, use(`../${layer}.ts`));
+    assert.ok(!said.includes("noRestrictedImports"), said);
+  }
+});
+
+test("the linter stops a promise that nobody waits for", async () => {
+  const said = await lint(
+    `${host}/fork/a.ts`,
+    "export function f(): void {\n  Promise.resolve(1);\n}\n",
+  );
+  assert.ok(said.includes("noFloatingPromises"), said);
+});
