@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { sleep, withDeadline } from "@forkd/host/lib/deadline.ts";
+import { Semaphore } from "@forkd/host/lib/semaphore.ts";
+
+test("a deadline names what took too long", async () => {
+  const { promise } = Promise.withResolvers<void>();
+  await assert.rejects(withDeadline(promise, 5, "the thing"), {
+    code: "deadline_exceeded",
+    message: "the thing took longer than 5 ms",
+  });
+  assert.equal(await withDeadline(Promise.resolve(7), 5, "x"), 7);
+});
+
+test("a sleep ends early when aborted", async () => {
+  const abort = new AbortController();
+  const sleeping = sleep(60_000, abort.signal);
+  abort.abort(new Error("up"));
+  await assert.rejects(sleeping, { message: "up" });
+  await assert.rejects(sleep(60_000, abort.signal), { message: "up" });
+  await sleep(1);
+});
+
+test("a semaphore never admits more than its places, and serves in order", async () => {
+  const semaphore = new Semaphore(2, 10);
+  let inside = 0;
+  let most = 0;
+  const order: number[] = [];
+  const work = (n: number) => async (): Promise<void> => {
+    inside += 1;
+    most = Math.max(most, inside);
+    order.push(n);
+    await sleep(1);
+    inside -= 1;
+  };
+  await Promise.all([0, 1, 2, 3, 4].map((n) => semaphore.run(work(n))));
+  assert.equal(most, 2);
+  assert.deepEqual(order, [0, 1, 2, 3, 4]);
+});
+
+test("a full queue answers busy, and a place is free again after a failure", async () => {
+  const semaphore = new Semaphore(1, 1);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const first = semaphore.run(() => promise);
+  const second = semaphore.run(() => Promise.reject(new Error("broken")));
+  await assert.rejects(
+    semaphore.run(() => Promise.resolve()),
+    { code: "busy" },
+  );
+  resolve();
+  await first;
+  await assert.rejects(second, { message: "broken" });
+  assert.equal(await semaphore.run(() => Promise.resolve(1)), 1);
+});

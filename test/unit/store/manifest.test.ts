@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseManifest } from "@forkd/host/store/manifest.ts";
+import fc from "fast-check";
+import { sampleManifest } from "../../helpers/sample-manifest.ts";
+
+test("a manifest survives being written and read", () => {
+  const manifest = sampleManifest("t");
+  assert.deepEqual(parseManifest(JSON.stringify(manifest), "p"), manifest);
+});
+
+const broken: readonly (readonly [string, object])[] = [
+  ["another format", { format: "x" }],
+  ["a newer version", { version: 2 }],
+  ["a tag that leaves the directory", { tag: "../x" }],
+  ["a root image that is no hash", { rootfs: { sha256: "../../etc/passwd", ref: "" } }],
+  ["an attach token of another length", { agent: { attach_token: "00" } }],
+  [
+    "an empty state file",
+    { files: { vmstate: { size: 0 }, memory: { size: 1, physical_bytes: 0 } } },
+  ],
+];
+for (const [what, change] of broken) {
+  test(`refused: ${what}`, () => {
+    const text = JSON.stringify({ ...sampleManifest("t"), ...change });
+    assert.throws(() => parseManifest(text, "/dir/snapshot.json"), {
+      code: "snapshot_incomplete",
+      message: /^\/dir\/snapshot.json/,
+    });
+  });
+}
+
+test("any text gives a manifest or snapshot_incomplete", () => {
+  fc.assert(
+    fc.property(fc.oneof(fc.string(), fc.json()), (text) => {
+      assert.throws(() => parseManifest(text, "p"), { code: "snapshot_incomplete" });
+    }),
+  );
+});
