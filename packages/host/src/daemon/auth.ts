@@ -1,0 +1,53 @@
+import { ForkdError, type Route, routes } from "@forkd/api";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { pathOf } from "./request-path.ts";
+import { tokenMatcher } from "./token.ts";
+
+/** Who asked: `token` proved to know it, `local` was let in without, `none` was refused. */
+export type Principal = "token" | "local" | "none";
+
+declare module "fastify" {
+  interface FastifyRequest {
+    principal: Principal;
+  }
+}
+
+const openPaths: ReadonlySet<string> = new Set(
+  Object.values<Route>(routes)
+    .filter((route) => route.open === true)
+    .flatMap((route) => [route.path, `${route.path}/`]),
+);
+
+const bearerPrefix = "Bearer ";
+
+/** Asks every request for the token, also those that no route answers. */
+export function installAuth(app: FastifyInstance, token: string | null): void {
+  app.decorateRequest("principal", "none");
+  if (token === null) {
+    app.addHook("onRequest", async (request) => {
+      request.principal = "local";
+    });
+    return;
+  }
+  const matches = tokenMatcher(token);
+  app.addHook("onRequest", async (request, reply) => {
+    if (openPaths.has(pathOf(request))) return;
+    const problem = findProblem(request, matches);
+    if (problem === undefined) {
+      request.principal = "token";
+      return;
+    }
+    reply.header("www-authenticate", 'Bearer realm="forkd"');
+    throw new ForkdError("unauthorized", problem);
+  });
+}
+
+/** The texts are upstream's; clients print them. */
+function findProblem(
+  request: FastifyRequest,
+  matches: (candidate: string) => boolean,
+): string | undefined {
+  const header = request.headers.authorization;
+  if (header === undefined || !header.startsWith(bearerPrefix)) return "missing bearer token";
+  return matches(header.slice(bearerPrefix.length).trim()) ? undefined : "invalid bearer token";
+}

@@ -1,0 +1,153 @@
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { ForkdError } from "@forkd/api";
+import { z } from "zod";
+import type { DataPaths, Env } from "../config/data-paths.ts";
+import { resolveDataPaths } from "../config/data-paths.ts";
+import type { Bind } from "./bind.ts";
+import { formatBind, isLoopback, parseBind } from "./bind.ts";
+import type { DaemonOption, DaemonOptionName } from "./options.ts";
+import { daemonOptions } from "./options.ts";
+
+/** All that the daemon is told from outside, read once, frozen. Paths are absolute. */
+export interface DaemonConfig {
+  readonly bind: Bind;
+  readonly paths: DataPaths;
+  readonly statePath: string;
+  readonly auditLogPath: string;
+  readonly tokenFile: string | null;
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
+  readonly prewarmScratchDir: string;
+  readonly branchConcurrency: number;
+}
+
+export type DaemonCommand =
+  | { readonly kind: "help" | "version" }
+  | { readonly kind: "serve"; readonly config: DaemonConfig };
+
+type RawOptions = Readonly<Partial<Record<DaemonOptionName, string>>>;
+
+const branchConcurrencyMax = 64;
+
+const rawSchema = z.object({
+  bind: z.string().default("127.0.0.1:8889").transform(parseBind),
+  "data-dir": z.string().min(1).optional(),
+  "snapshot-root": z.string().min(1).optional(),
+  state: z.string().min(1).optional(),
+  "audit-log": z.string().min(1).optional(),
+  "token-file": z.string().min(1).optional(),
+  "tls-cert": z.string().min(1).optional(),
+  "tls-key": z.string().min(1).optional(),
+  "allow-plain-http": z.stringbool().default(false),
+  "prewarm-scratch-dir": z.string().min(1).default("/dev/shm/forkd-prewarm"),
+  "branch-concurrency": z.coerce.number().int().min(1).max(branchConcurrencyMax).default(4),
+} satisfies Record<DaemonOptionName, z.ZodType>);
+
+type ParsedOptions = z.output<typeof rawSchema>;
+
+/** What the command line asks for. Throws config_invalid, which is a usage error. */
+export function parseCommand(argv: readonly string[], env: Env, uid: number): DaemonCommand {
+  const { values, positionals } = parseFlags(argv);
+  if (values["help"] === true) return { kind: "help" };
+  if (values["version"] === true) return { kind: "version" };
+  const [verb, ...rest] = positionals;
+  if (verb !== "serve" || rest.length > 0) {
+    const given = positionals.join(" ") || "nothing";
+    throw new ForkdError("config_invalid", `the only command is serve, and ${given} was given`);
+  }
+  const raw = mergeOptions(values, env);
+  return { kind: "serve", config: resolveConfig(parseOptions(raw), env, uid) };
+}
+
+type Flags = Readonly<Record<string, unknown>>;
+
+function parseFlags(argv: readonly string[]): { values: Flags; positionals: readonly string[] } {
+  const table = Object.entries<DaemonOption>(daemonOptions).map(([name, { value }]) => [
+    name,
+    { type: value === null ? "boolean" : "string" } as const,
+  ]);
+  const flag = { type: "boolean" } as const;
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: { ...Object.fromEntries(table), help: flag, version: flag },
+      allowPositionals: true,
+    });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ForkdError("config_invalid", reason, { cause: error });
+  }
+}
+
+/** A flag wins over its variable; an empty variable counts as unset. */
+function mergeOptions(flags: Flags, env: Env): RawOptions {
+  const raw: Record<string, string> = {};
+  for (const [name, { env: variable }] of Object.entries<DaemonOption>(daemonOptions)) {
+    const value = flags[name] ?? (env[variable] || undefined);
+    if (value !== undefined) raw[name] = String(value);
+  }
+  return raw;
+}
+
+function parseOptions(raw: RawOptions): ParsedOptions {
+  const parsed = rawSchema.safeParse(raw);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const name = String(issue?.path[0]);
+  throw new ForkdError("config_invalid", `--${name}: ${issue?.message}`, { cause: parsed.error });
+}
+
+function resolveConfig(options: ParsedOptions, env: Env, uid: number): DaemonConfig {
+  const moved = options["data-dir"];
+  const paths = resolveDataPaths(
+    moved === undefined ? env : { ...env, FORKD_DATA_DIR: moved },
+    uid,
+  );
+  const config: DaemonConfig = {
+    bind: Object.freeze(options.bind),
+    paths: Object.freeze({
+      ...paths,
+      snapshotsDir: resolve(options["snapshot-root"] ?? paths.snapshotsDir),
+    }),
+    statePath: resolve(options.state ?? join(paths.dataDir, "state.json")),
+    auditLogPath: resolve(options["audit-log"] ?? auditLogDefault(paths.dataDir)),
+    tokenFile: optionalPath(options["token-file"]),
+    tls: tlsFiles(options),
+    prewarmScratchDir: resolve(options["prewarm-scratch-dir"]),
+    branchConcurrency: options["branch-concurrency"],
+  };
+  refuseExposure(config, options["allow-plain-http"]);
+  return Object.freeze(config);
+}
+
+function auditLogDefault(dataDir: string): string {
+  return dataDir === "/var/lib/forkd" ? "/var/log/forkd/audit.log" : join(dataDir, "audit.log");
+}
+
+function optionalPath(path: string | undefined): string | null {
+  return path === undefined ? null : resolve(path);
+}
+
+function tlsFiles(options: ParsedOptions): DaemonConfig["tls"] {
+  const { "tls-cert": cert, "tls-key": key } = options;
+  if (cert === undefined && key === undefined) return null;
+  if (cert !== undefined && key !== undefined) {
+    return Object.freeze({ certFile: resolve(cert), keyFile: resolve(key) });
+  }
+  throw new ForkdError("config_invalid", "--tls-cert and --tls-key must come together");
+}
+
+/** Whoever can reach the daemon can start machines: beyond loopback it needs a token and TLS. */
+function refuseExposure({ bind, tokenFile, tls }: DaemonConfig, allowPlainHttp: boolean): void {
+  if (isLoopback(bind.host)) return;
+  const where = `${formatBind(bind)} is reachable from other machines`;
+  if (tokenFile === null) {
+    throw new ForkdError("config_invalid", `${where}, and there is no token`, {
+      hint: "add --token-file FILE, or bind to 127.0.0.1",
+    });
+  }
+  if (tls !== null || allowPlainHttp) return;
+  throw new ForkdError("config_invalid", `${where}, and the token would travel in the clear`, {
+    hint: "add --tls-cert and --tls-key, or --allow-plain-http behind a proxy that has TLS",
+  });
+}

@@ -1,0 +1,122 @@
+import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import type { FastifyInstance } from "fastify";
+import type { ForkService } from "../fork/service.ts";
+
+export interface MetricsOptions {
+  readonly service: ForkService;
+  readonly version: string;
+  readonly branchConcurrency: number;
+}
+
+interface Sample {
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly value: number;
+}
+
+interface Metric {
+  readonly name: string;
+  readonly type: "gauge" | "counter";
+  readonly help: string;
+  readonly samples: readonly Sample[];
+}
+
+const loopResolutionMs = 20;
+const nanosecondsPerSecond = 1e9;
+const lagQuantiles = ["0.5", "0.99", "1"] as const;
+
+/** What the daemon tells Prometheus. The first five names are upstream's and stay. */
+export class Metrics {
+  readonly #options: MetricsOptions;
+  readonly #loop: IntervalHistogram;
+  readonly #answers = new Map<string, number>();
+
+  constructor(options: MetricsOptions) {
+    this.#options = options;
+    this.#loop = monitorEventLoopDelay({ resolution: loopResolutionMs });
+  }
+
+  /** Counts answers by status and measures the loop while the server lives. */
+  install(app: FastifyInstance): void {
+    this.#loop.enable();
+    app.addHook("onResponse", async (_request, reply) => {
+      const status = String(reply.statusCode);
+      this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
+    });
+    app.addHook("onClose", async () => {
+      this.#loop.disable();
+    });
+  }
+
+  /** Text in Prometheus' exposition format 0.0.4. Each call begins a new window of loop lag. */
+  async render(): Promise<string> {
+    const { service } = this.#options;
+    const snapshots = await service.listSnapshots();
+    const metrics = [
+      ...this.#upstreamMetrics(snapshots.length, service.listSandboxes().length),
+      this.#answerCounts(),
+      this.#loopLag(),
+      gauge(
+        "process_resident_memory_bytes",
+        "Memory of the daemon itself.",
+        process.memoryUsage.rss(),
+      ),
+    ];
+    return metrics.map(renderMetric).join("");
+  }
+
+  #upstreamMetrics(snapshots: number, sandboxes: number): readonly Metric[] {
+    const { version, branchConcurrency } = this.#options;
+    return [
+      {
+        ...gauge("forkd_build_info", "Always 1; the label tells the version.", 1),
+        samples: [{ labels: { version }, value: 1 }],
+      },
+      gauge("forkd_snapshots_total", "Snapshots on this host.", snapshots),
+      gauge("forkd_sandboxes_active", "Live sandboxes.", sandboxes),
+      gauge("forkd_branches_in_flight", "Branches being taken.", 0),
+      gauge(
+        "forkd_branch_concurrency_cap",
+        "Branches that may be taken at once.",
+        branchConcurrency,
+      ),
+    ];
+  }
+
+  #answerCounts(): Metric {
+    return {
+      name: "forkd_http_answers_total",
+      type: "counter",
+      help: "Answers by HTTP status.",
+      samples: [...this.#answers].map(([status, value]) => ({ labels: { status }, value })),
+    };
+  }
+
+  #loopLag(): Metric {
+    const samples = lagQuantiles.map((quantile) => {
+      const measured = this.#loop.percentile(Number(quantile) * 100) / nanosecondsPerSecond;
+      return { labels: { quantile }, value: Math.max(0, measured - loopResolutionMs / 1000) };
+    });
+    this.#loop.reset();
+    return {
+      name: "forkd_event_loop_lag_seconds",
+      type: "gauge",
+      help: "How late the event loop ran timers since the last scrape.",
+      samples,
+    };
+  }
+}
+
+function gauge(name: string, help: string, value: number): Metric {
+  return { name, type: "gauge", help, samples: [{ value }] };
+}
+
+function renderMetric({ name, type, help, samples }: Metric): string {
+  const lines = samples.map(({ labels, value }) => `${name}${renderLabels(labels)} ${value}\n`);
+  return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join("")}`;
+}
+
+function renderLabels(labels: Sample["labels"]): string {
+  if (labels === undefined) return "";
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  return `{${pairs.join(",")}}`;
+}

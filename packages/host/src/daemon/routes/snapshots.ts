@@ -1,0 +1,65 @@
+import { stat } from "node:fs/promises";
+import { isAbsolute } from "node:path";
+import { type CreateSnapshot, ForkdError, limits } from "@forkd/api";
+import type { BakeRequest, ForkService } from "../../fork/service.ts";
+import { sha256File } from "../../lib/hash.ts";
+import type { Logger } from "../../lib/log.ts";
+import { Gate } from "../gate.ts";
+import type { RouteHandlers } from "../register.ts";
+
+type SnapshotRoutes = Pick<RouteHandlers, "listSnapshots" | "createSnapshot" | "deleteSnapshot">;
+
+export function snapshotRoutes(service: ForkService, log: Logger): SnapshotRoutes {
+  const bakes = new Gate(
+    limits.concurrentBakesMax,
+    () => new ForkdError("busy", `${limits.concurrentBakesMax} snapshots are being made already`),
+  );
+  return {
+    listSnapshots: () => service.listSnapshots(),
+    createSnapshot: ({ body }) =>
+      bakes.run(async () => {
+        const request = await planBake(body);
+        return service.bake(request, (message) => log.info(message, { tag: body.tag }));
+      }),
+    deleteSnapshot: async ({ params }) => {
+      await service.deleteSnapshot(params.tag);
+      return undefined;
+    },
+  };
+}
+
+/** A bare root image: no image configuration, no warm interpreter; warm once the agent answers. */
+async function planBake(body: CreateSnapshot): Promise<BakeRequest> {
+  await requireFile("kernel", body.kernel);
+  await requireFile("rootfs", body.rootfs);
+  return {
+    tag: body.tag,
+    image: {
+      path: body.rootfs,
+      sha256: await sha256File(body.rootfs),
+      ref: body.rootfs,
+      env: {},
+      user: "",
+      workdir: "/",
+    },
+    kernel: { vmlinuz: body.kernel, initrd: null },
+    memoryMib: limits.memoryDefaultMib,
+    vcpus: 1,
+    warm: {
+      runtime: null,
+      imports: [],
+      command: null,
+      ready: null,
+      timeoutMs: limits.warmTimeoutDefaultSecs * 1000,
+    },
+  };
+}
+
+/** Devices and pipes are refused with all that is no regular file: a token must not open those. */
+async function requireFile(field: string, path: string): Promise<void> {
+  const facts = isAbsolute(path) ? await stat(path).catch(() => undefined) : undefined;
+  if (facts?.isFile() === true) return;
+  throw new ForkdError("bad_request", `${field}: ${path} is not a file of the daemon's host`, {
+    hint: "give the absolute path of an existing file",
+  });
+}

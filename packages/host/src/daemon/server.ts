@@ -1,0 +1,140 @@
+import { randomUUID } from "node:crypto";
+import * as http from "node:http";
+import * as https from "node:https";
+import { ForkdError, limits } from "@forkd/api";
+import { type FastifyInstance, fastify } from "fastify";
+import type { ForkService } from "../fork/service.ts";
+import type { Logger } from "../lib/log.ts";
+import { type AuditSink, installAudit } from "./audit.ts";
+import { installAuth } from "./auth.ts";
+import type { Bind } from "./bind.ts";
+import { installBodyParsers } from "./body.ts";
+import { answerUnparsed, installErrorDoor } from "./error-door.ts";
+import { Metrics } from "./metrics.ts";
+import { installNotFound } from "./not-found.ts";
+import { installOriginGuard } from "./origin.ts";
+import { registerRoutes } from "./register.ts";
+import { isDecodable } from "./request-path.ts";
+import { guestRoutes } from "./routes/guest.ts";
+import { sandboxRoutes } from "./routes/sandboxes.ts";
+import { snapshotRoutes } from "./routes/snapshots.ts";
+import { systemRoutes } from "./routes/system.ts";
+
+/** What the server needs to know; secrets and certificates are already read. */
+export interface ServerConfig {
+  readonly bind: Bind;
+  readonly version: string;
+  readonly branchConcurrency: number;
+  /** null serves without authentication. */
+  readonly token: string | null;
+  /** PEM texts; null serves plain HTTP. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
+  /** How long a client may take to send its headers, and its whole request. */
+  readonly headersMaxMs: number;
+  readonly receiveMaxMs: number;
+}
+
+export interface ServerOptions {
+  readonly service: ForkService;
+  readonly config: ServerConfig;
+  readonly log: Logger;
+  readonly audit: AuditSink;
+}
+
+/** How often Node looks for clients that are too slow. */
+const slowCheckMs = 500;
+const keepAliveMs = 72_000;
+const requestIdPattern = /^[A-Za-z0-9._-]{1,64}$/;
+
+/** The daemon's HTTP server over a service; the caller listens and closes. */
+export function createServer({ service, config, log, audit }: ServerOptions): FastifyInstance {
+  const app = fastify({
+    logger: false,
+    serverFactory: (handler) => createHttpServer(config, handler),
+    clientErrorHandler: answerUnparsed,
+    bodyLimit: limits.requestBodyBytesMax,
+    genReqId: requestId,
+    // Our own hook answers while closing, in the shape of all other failures.
+    return503OnClosing: false,
+    // An unreadable path becomes an unknown one, so that it too meets the guards and the audit.
+    rewriteUrl: ({ url = "/" }) => (isDecodable(url) ? url : "/unreadable"),
+    // Too long an id is refused by its own grammar.
+    routerOptions: { maxParamLength: http.maxHeaderSize },
+  });
+  installAnswerHeaders(app);
+  installAccessLog(app, log);
+  installAudit(app, audit);
+  installClosing(app);
+  installOriginGuard(app, config.bind.host);
+  installAuth(app, config.token);
+  installBodyParsers(app);
+  installErrorDoor(app, log);
+  installNotFound(app);
+  const metrics = new Metrics({ service, ...config });
+  metrics.install(app);
+  registerRoutes(app, {
+    ...systemRoutes(config.version, metrics),
+    ...snapshotRoutes(service, log),
+    ...sandboxRoutes(service),
+    ...guestRoutes(service),
+  });
+  return app;
+}
+
+function createHttpServer(config: ServerConfig, handler: http.RequestListener): http.Server {
+  const options: http.ServerOptions = {
+    headersTimeout: config.headersMaxMs,
+    requestTimeout: config.receiveMaxMs,
+    connectionsCheckingInterval: slowCheckMs,
+    keepAliveTimeout: keepAliveMs,
+    // Ours answers with JSON.
+    requireHostHeader: false,
+  };
+  const server =
+    config.tls === null
+      ? http.createServer(options, handler)
+      : https.createServer({ ...options, ...config.tls, minVersion: "TLSv1.2" }, handler);
+  server.maxConnections = limits.connectionsMax;
+  return server;
+}
+
+/** The client's own id when it is harmless to log, else a new one. */
+function requestId({ headers }: http.IncomingMessage): string {
+  const given = headers["x-request-id"];
+  return typeof given === "string" && requestIdPattern.test(given) ? given : randomUUID();
+}
+
+function installAnswerHeaders(app: FastifyInstance): void {
+  app.addHook("onRequest", async (request, reply) => {
+    reply.headers({
+      "x-request-id": request.id,
+      "cache-control": "no-store",
+      "x-content-type-options": "nosniff",
+    });
+  });
+}
+
+function installAccessLog(app: FastifyInstance, log: Logger): void {
+  app.addHook("onResponse", async (request, reply) => {
+    log.info("request", {
+      request_id: request.id,
+      method: request.method,
+      route: request.routeOptions.url ?? null,
+      status: reply.statusCode,
+      ms: Math.round(reply.elapsedTime * 10) / 10,
+    });
+  });
+}
+
+/** While the server drains, connections that are still open get a refusal, not new work. */
+function installClosing(app: FastifyInstance): void {
+  let isClosing = false;
+  app.addHook("preClose", async () => {
+    isClosing = true;
+  });
+  app.addHook("onRequest", async (_request, reply) => {
+    if (!isClosing) return;
+    reply.header("connection", "close");
+    throw new ForkdError("busy", "the daemon is stopping");
+  });
+}
