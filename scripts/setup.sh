@@ -1,0 +1,77 @@
+#!/bin/sh
+# Installs what forkd needs on Debian 12 or Ubuntu 24.04, and builds what is not TypeScript.
+# Safe to run again: a run with nothing to do takes about a second.
+#   --tests   also what only the tests need
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+
+runtime_packages="
+  qemu-system-x86:qemu-system-x86_64 skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap
+  e2fsprogs:mkfs.ext4 zstd:zstd xz-utils:xz gcc:gcc make:make libc6-dev iproute2:ip crun:crun
+  ca-certificates debian-archive-keyring util-linux:unshare tar:tar"
+test_packages="docker-registry:docker-registry python3:python3 git:git"
+# Without these some tests are skipped, which the run says.
+optional_packages="clang-14:clang-14 libclang-rt-14-dev"
+
+with_tests=no
+case ${1:-} in
+  --tests) with_tests=yes ;;
+  "") ;;
+  *) die "unknown argument: $1" "usage: scripts/setup.sh [--tests]" ;;
+esac
+
+[ "$(uname -sm)" = "Linux x86_64" ] || die "forkd runs on Linux on x86_64 only" "see README.md"
+
+install_packages() {
+  wanted=$runtime_packages
+  if [ "$(node_major)" -lt 18 ]; then wanted="$wanted nodejs"; fi
+  if ! command -v npm >/dev/null 2>&1; then wanted="$wanted npm"; fi
+  if [ "$with_tests" = yes ]; then wanted="$wanted $test_packages"; fi
+  # shellcheck disable=SC2086 # Both are lists of words.
+  missing=$(missing_of $wanted)
+  case " $(printf '%s' "$missing" | tr '\n' ' ') " in
+    # The package would start a registry that listens on every address.
+    *" docker-registry "*) mask_registry ;;
+  esac
+  # shellcheck disable=SC2086 # A list of words.
+  apt_install $missing
+}
+
+mask_registry() {
+  if [ -d /run/systemd/system ]; then as_root systemctl mask docker-registry.service >&2; fi
+}
+
+install_optional() {
+  # shellcheck disable=SC2086 # Both are lists of words.
+  missing=$(missing_of $optional_packages)
+  [ -n "$missing" ] || return 0
+  say "installing by apt, if it has them: $(printf '%s' "$missing" | tr '\n' ' ')"
+  # shellcheck disable=SC2086 # A list of words.
+  apt_get install -y --no-install-recommends $missing || say "not to be had; some tests will skip"
+}
+
+# npm keeps no record of the whole lock file that it installed, so we do.
+install_modules() {
+  stamp=$root/node_modules/.forkd-lock
+  if cmp -s "$root/package-lock.json" "$stamp"; then return 0; fi
+  say "installing node modules"
+  (cd "$root" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null >&2) ||
+    die "npm ci failed" "check the network and npm's registry setting"
+  cp "$root/package-lock.json" "$stamp"
+}
+
+build_native() {
+  for dir in guest native; do
+    make -s -C "$root/$dir" >&2 || die "make -C $dir failed" "see the compiler's message above"
+  done
+}
+
+install_packages
+if [ "$with_tests" = yes ]; then install_optional; fi
+[ "$(node_major)" -ge 18 ] || die "Node is older than 18: $(node --version)" "install Node 18 or newer"
+install_modules
+build_native
+"$root/scripts/node" --version >/dev/null
+say "set up; Node $("$root/scripts/node" --version) runs the sources"
