@@ -1,0 +1,219 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { mkdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { evaluate, freeze, identify, ping, warm } from "@forkd/host/agent/guest.ts";
+import { AgentSession, firstAttachToken } from "@forkd/host/agent/session.ts";
+import type { BootKernel, Engine, Machine, RestoredVm, Vm } from "@forkd/host/engine/engine.ts";
+import { sha256File } from "@forkd/host/lib/hash.ts";
+import { findProcess, isAlive } from "@forkd/host/linux/proc.ts";
+
+export interface EngineSubject {
+  readonly engine: Engine;
+  readonly kernel: BootKernel;
+  /** A root image with python3. */
+  readonly rootImage: string;
+  /** An empty directory with a short path. */
+  readonly dir: string;
+}
+
+const helloTimeoutMs = 120_000;
+const memoryMib = 256;
+
+/** The contract of engine/engine.ts, as tests. One parent is frozen, all children come from it. */
+export function engineConformance(name: string, makeSubject: () => Promise<EngineSubject>): void {
+  describe(`engine ${name}`, () => {
+    const vms: Vm[] = [];
+    let subject: EngineSubject;
+    let machine: Machine;
+    let token: Buffer;
+    let children = 0;
+
+    before(async () => {
+      subject = await makeSubject();
+    });
+    after(async () => {
+      await Promise.all(vms.map((vm) => vm.stop()));
+    });
+
+    const newWorkDir = async (): Promise<string> => {
+      children += 1;
+      const workDir = join(subject.dir, `c${children}`);
+      await mkdir(workDir);
+      return workDir;
+    };
+    const frozen = {
+      memoryFile: (): string => join(subject.dir, "memory.bin"),
+      vmstateFile: (): string => join(subject.dir, "vmstate"),
+    };
+    const restore = async (vmstateFile = frozen.vmstateFile()): Promise<RestoredVm> => {
+      const vm = await subject.engine.restore({
+        workDir: await newWorkDir(),
+        machine,
+        rootImage: subject.rootImage,
+        memoryFile: frozen.memoryFile(),
+        vmstateFile,
+        dieWithParent: true,
+      });
+      vms.push(vm);
+      return vm;
+    };
+    const attach = async (vm: Vm): Promise<AgentSession> =>
+      AgentSession.attach(await vm.openChannel(), { token, helloTimeoutMs });
+    const open = async (vm: Vm, hostname: string): Promise<AgentSession> => {
+      const session = await attach(vm);
+      await vm.resume();
+      await identify(
+        session,
+        { generation: 1, hostname, machineId: "1".repeat(32) },
+        helloTimeoutMs,
+      );
+      return session;
+    };
+    const value = async (session: AgentSession, code: string): Promise<string | null> =>
+      (await evaluate(session, { code, timeout_secs: 60 })).result;
+
+    test("probes its version, how guests run here, and why", async () => {
+      const probe = await subject.engine.probe(subject.kernel);
+      assert.equal(probe.engine, subject.engine.name);
+      assert.equal(probe.version, await subject.engine.version());
+      assert.equal(probe.isolation, probe.accel === "kvm" ? "vm" : "vm-emulated");
+      assert.ok(probe.reasons.length > 0);
+      machine = subject.engine.machine(probe, { memoryMib, vcpus: 1 });
+    });
+
+    test("boots a parent, freezes it, and leaves no process", async () => {
+      const vm = await subject.engine.boot({
+        workDir: await newWorkDir(),
+        machine,
+        kernel: subject.kernel,
+        rootImage: subject.rootImage,
+        memoryFile: frozen.memoryFile(),
+        upperMib: null,
+      });
+      vms.push(vm);
+      token = firstAttachToken;
+      const session = await attach(vm);
+      assert.equal((await session.hello).protocol, 1);
+      const spec = { env: {}, user: "", workdir: "", imports: [], command: null, ready: null };
+      await warm(session, { ...spec, runtime: "python", timeoutMs: helloTimeoutMs });
+      await freeze(session, helloTimeoutMs);
+      await vm.pause();
+      await vm.saveState(frozen.vmstateFile());
+      token = session.nextToken;
+      const end = await vm.stop();
+      assert.equal(end.stopped, true);
+      assert.equal(findProcess(vm.process.pid), undefined);
+      assert.equal((await stat(frozen.memoryFile())).size, memoryMib * 1024 * 1024);
+      assert.ok((await stat(frozen.vmstateFile())).size > 0);
+    });
+
+    test("a restored child is paused until it is resumed", async () => {
+      const vm = await restore();
+      assert.ok(isAlive(vm.process));
+      const session = await attach(vm);
+      const early = Promise.race([session.hello.then(() => "spoke"), pause(300)]);
+      assert.equal(await early, "silent");
+      await vm.resume();
+      assert.equal((await session.hello).gate, "closed");
+      await vm.stop();
+    });
+
+    test("the gate stays closed until the identity is given", async () => {
+      const vm = await restore();
+      const session = await attach(vm);
+      await vm.resume();
+      const refused = evaluate(session, { code: "1", timeout_secs: 10 });
+      await assert.rejects(refused, { agentCode: "gate_closed" });
+      await vm.stop();
+    });
+
+    test("children share nothing that they write, and the image stays as it was", async () => {
+      const digest = await sha256File(frozen.memoryFile());
+      const [a, b] = [await restore(), await restore()];
+      const [left, right] = [await open(a, "left"), await open(b, "right")];
+      await value(left, "x = bytearray(b'l' * 4_000_000)");
+      await value(right, "x = bytearray(b'r' * 4_000_000)");
+      assert.equal(await value(left, "x.count(b'l'[0])"), "4000000");
+      assert.equal(await value(right, "x.count(b'r'[0])"), "4000000");
+      assert.equal(await value(left, "__import__('socket').gethostname()"), "'left'");
+      assert.equal(await value(right, "__import__('socket').gethostname()"), "'right'");
+      const draw = "__import__('os').urandom(16).hex()";
+      assert.notEqual(await value(left, draw), await value(right, draw));
+      await Promise.all([a.stop(), b.stop()]);
+      assert.equal(await sha256File(frozen.memoryFile()), digest);
+    });
+
+    test("a paused guest does not answer, a resumed one goes on", async () => {
+      const vm = await restore();
+      const session = await open(vm, "p");
+      await vm.pause();
+      await vm.pause();
+      const answer = ping(session, 60_000);
+      assert.equal(await Promise.race([answer, pause(300)]), "silent");
+      await vm.resume();
+      assert.equal((await answer).pong, true);
+      await vm.stop();
+    });
+
+    test("a second session to a guest that runs on takes over from the first", async () => {
+      const vm = await restore();
+      const first = await open(vm, "s");
+      await value(first, "kept = 41");
+      first.close();
+      token = first.nextToken;
+      const second = await attach(vm);
+      assert.equal((await second.hello).gate, "open");
+      assert.equal(await value(second, "kept + 1"), "42");
+      await vm.stop();
+    });
+
+    test("a VMM that is killed is noticed, and stop after it is harmless", async () => {
+      const vm = await restore();
+      process.kill(vm.process.pid, "SIGKILL");
+      const end = await vm.ended;
+      assert.equal(end.stopped, false);
+      assert.equal(end.signal, "SIGKILL");
+      await vm.stop();
+      await assert.rejects(vm.resume(), { code: "engine_failed" });
+    });
+
+    test("a broken state file is refused and leaves no process", async () => {
+      const cut = join(subject.dir, "cut");
+      await writeFile(cut, await readFile(frozen.vmstateFile()));
+      await truncate(cut, 1000);
+      const before = childPids();
+      await assert.rejects(restore(cut), { code: "engine_failed" });
+      assert.deepEqual(childPids(), before);
+    });
+
+    test("a kernel that is none is refused and leaves no process", async () => {
+      const bogus = join(subject.dir, "bogus");
+      await writeFile(bogus, "not a kernel");
+      const before = childPids();
+      const memoryFile = join(subject.dir, "other-memory");
+      const boot = subject.engine.boot({
+        workDir: await newWorkDir(),
+        machine,
+        kernel: { vmlinuz: bogus, initrd: bogus },
+        rootImage: subject.rootImage,
+        memoryFile,
+        upperMib: null,
+      });
+      await assert.rejects(boot, { code: "engine_failed" });
+      assert.deepEqual(childPids(), before);
+      await rm(memoryFile);
+    });
+  });
+}
+
+function pause(ms: number): Promise<"silent"> {
+  return new Promise((resolve) => setTimeout(() => resolve("silent"), ms));
+}
+
+/** Pids of this process's living children. */
+function childPids(): string[] {
+  const text = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8");
+  return text.split(" ").filter((pid) => pid !== "" && findProcess(Number(pid)) !== undefined);
+}
