@@ -78,16 +78,13 @@ export const coldWarm: WarmSpec = {
   timeoutMs: limits.warmTimeoutDefaultSecs * 1000,
 };
 
-/** Fails before an image is built for minutes. Throws kernel_not_found. */
+/** Fails before an image is built for minutes. Throws what resolveKernel throws. */
 export async function requireKernel(
   context: Context,
   kernel: KernelOverride | null,
 ): Promise<void> {
-  if (kernel?.vmlinuz) return;
-  const { findDefaultKernel } = await import("../store/kernels.ts");
-  const { paths } = context.settings;
-  if ((await findDefaultKernel(paths)) !== undefined) return;
-  throw new ForkdError("kernel_not_found", `no guest kernel is installed in ${paths.kernelsDir}`);
+  const { resolveKernel } = await import("../kernel/resolve.ts");
+  await resolveKernel(context.settings.paths, kernel ?? {});
 }
 
 export async function findSnapshot(

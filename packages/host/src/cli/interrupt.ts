@@ -41,7 +41,7 @@ export async function untilStopped<T>(work: Promise<T>, signal: AbortSignal): Pr
   if (signal.aborted) onAbort();
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    return await Promise.race([work, stopped]);
+    return await Promise.race([stopped, work]);
   } finally {
     signal.removeEventListener("abort", onAbort);
     work.catch(() => undefined);

@@ -71,11 +71,15 @@ async function main(): Promise<Outcome> {
   }
 }
 
+/** The parser has printed the help of a command that needs a second word, such as `kernel`. */
+const helpInsteadOfVerb = "commander.help";
+
 function failureOutcome(error: unknown): Outcome {
   if (isHelpOrVersion(error)) return { kind: "done", code: 0 };
   if (signal.aborted && signal.reason instanceof Stopped) {
     return { kind: "stopped", signal: signal.reason.signal };
   }
+  if (error instanceof CommanderError && error.code === helpInsteadOfVerb) return { kind: "usage" };
   const mistake = asUsageProblem(error);
   output.problem(mistake ?? toForkdError(error));
   return { kind: mistake === undefined ? "failed" : "usage" };

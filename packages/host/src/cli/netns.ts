@@ -17,7 +17,7 @@ export function exchangeLineIn(netns: string): ExchangeLine {
   return async ({ target, line, timeoutMs, signal }) => {
     const path = `${netnsDir}/${netns}`;
     await requireNetns(netns, path);
-    const relay = fileURLToPath(new URL(`./netns-relay${ownExtension}`, import.meta.url));
+    const relay = fileURLToPath(relayUrl);
     const program = [process.execPath, ...process.execArgv, relay];
     const request = [target.host, String(target.port), String(timeoutMs)];
     try {
@@ -39,8 +39,11 @@ export function exchangeLineIn(netns: string): ExchangeLine {
   };
 }
 
-/** `.ts` from the sources, `.js` from what is published. */
-const ownExtension = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
+const relaySource = new URL("./netns-relay.ts", import.meta.url);
+/** What is published is compiled. */
+const relayUrl = import.meta.url.endsWith(".ts")
+  ? relaySource
+  : relaySource.href.replace(/ts$/, "js");
 
 async function requireNetns(netns: string, path: string): Promise<void> {
   try {

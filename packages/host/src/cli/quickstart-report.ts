@@ -35,9 +35,8 @@ export function printChildren(output: Output, children: readonly QuickstartChild
   output.line(`${answers.length} / ${children.length} children verified`);
   if (summary === undefined) return;
   const { p50, p95, max } = summary;
-  output.line(
-    `fork to verified answer: p50 ${formatMs(p50)} ms, p95 ${formatMs(p95)} ms, max ${formatMs(max)} ms`,
-  );
+  const spread = `p50 ${formatMs(p50)} ms, p95 ${formatMs(p95)} ms, max ${formatMs(max)} ms`;
+  output.line(`fork to verified answer: ${spread}`);
 }
 
 export function printNextSteps(output: Output, tag: string): void {

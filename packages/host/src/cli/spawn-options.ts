@@ -7,7 +7,7 @@ export function addSpawnOptions(command: Command): Command {
   return command
     .requiredOption("--tag <tag>", "the snapshot to fork")
     .option("--memory-limit-mib <mib>", "end a child that uses more of the host's memory")
-    .option("--per-child-netns", "give each child a network namespace of its own")
+    .addOption(new Option("--per-child-netns", "a network namespace for each").hideHelp())
     .addOption(new Option("--live-fork", "fork a parent that runs").hideHelp())
     .addOption(new Option("--hugepages", "back the guests with huge pages").hideHelp());
 }

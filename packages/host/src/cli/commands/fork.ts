@@ -58,9 +58,8 @@ function printIdentity(output: Output, brood: Brood): void {
   const summary = summarize(identityTimes(brood));
   if (summary === undefined) return;
   const { p50, max } = summary;
-  output.progress(
-    `a child has its identity ${formatMs(p50)} ms (p50), ${formatMs(max)} ms (max) after the fork began`,
-  );
+  const spread = `p50 ${formatMs(p50)} ms, max ${formatMs(max)} ms`;
+  output.progress(`from the fork to a child's proven identity: ${spread}`);
 }
 
 /** Alive is what a guest's own agent says, not that a process is there. */

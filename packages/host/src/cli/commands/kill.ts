@@ -64,9 +64,11 @@ export const killVerb = defineVerb({
     const ends = await mapBounded(ids, async (id) => {
       const failure = await kill(client, id);
       if (!output.json) output.line(failure ? `✗ ${id}  ${failure.message}` : `✓ ${id}`);
-      return { id, killed: failure === undefined, error: failure?.toProblem() ?? null };
+      return { id, failure };
     });
-    if (output.json) output.data(ends);
-    return ends.every((end) => end.killed) ? exitCodes.ok : exitCodes.failure;
+    if (output.json) output.data(ends.map(({ id, failure }) => ({ id, killed: !failure })));
+    const failure = ends.find((end) => end.failure !== undefined)?.failure;
+    if (failure !== undefined) throw failure;
+    return exitCodes.ok;
   },
 });

@@ -1,5 +1,7 @@
-import { parseSnapshotTag, type SnapshotTag, toForkdError } from "@forkd/api";
+import { type ForkdError, parseSnapshotTag, type SnapshotTag, toForkdError } from "@forkd/api";
+import type { ForkService } from "../../fork/service.ts";
 import { removeSnapshot } from "../bake.ts";
+import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { usage } from "../flags.ts";
 import { withService } from "../local.ts";
@@ -8,6 +10,20 @@ import { defineVerb } from "../verb.ts";
 interface Removal {
   readonly tag: SnapshotTag;
   readonly removed: "daemon" | "disk" | null;
+  readonly failure?: ForkdError;
+}
+
+async function remove(context: Context, service: ForkService, tag: SnapshotTag): Promise<Removal> {
+  try {
+    return { tag, removed: await removeSnapshot(context, service, tag) };
+  } catch (error) {
+    context.signal.throwIfAborted();
+    return { tag, removed: null, failure: toForkdError(error) };
+  }
+}
+
+function removalLine({ tag, removed, failure }: Removal): string {
+  return failure === undefined ? `✓ ${tag} (${removed})` : `✗ ${tag}  ${failure.message}`;
 }
 
 export const rmiVerb = defineVerb({
@@ -26,18 +42,13 @@ export const rmiVerb = defineVerb({
       const { output } = context;
       const removals: Removal[] = [];
       for (const tag of tags) {
-        try {
-          const removed = await removeSnapshot(context, service, tag);
-          if (!output.json) output.line(`✓ ${tag} (${removed})`);
-          removals.push({ tag, removed });
-        } catch (error) {
-          if (context.signal.aborted) throw error;
-          output.problem(toForkdError(error));
-          removals.push({ tag, removed: null });
-        }
+        const removal = await remove(context, service, tag);
+        if (!output.json) output.line(removalLine(removal));
+        removals.push(removal);
       }
-      if (output.json) output.data(removals);
-      const failed = removals.some(({ removed }) => removed === null);
-      return failed ? exitCodes.failure : exitCodes.ok;
+      if (output.json) output.data(removals.map(({ tag, removed }) => ({ tag, removed })));
+      const failure = removals.find((removal) => removal.failure !== undefined)?.failure;
+      if (failure !== undefined) throw failure;
+      return exitCodes.ok;
     }),
 });

@@ -15,7 +15,7 @@ export const spawnVerb = defineVerb({
       command.name("spawn").description("fork sandboxes that the daemon keeps running"),
     )
       .option("-n, --n <count>", `how many, 1 to ${limits.spawnCountMax}`, "1")
-      .option("--prewarm", "read the snapshot's memory ahead of the first use")
+      .addOption(new Option("--prewarm", "read the memory ahead of its first use").hideHelp())
       .addOption(new Option("--min-isolation <tier>").choices(["vm", "vm-emulated"]).hideHelp()),
   parse: ({ flags }) => {
     if (flags.on("hugepages") && !flags.on("liveFork")) {
