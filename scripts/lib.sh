@@ -33,7 +33,7 @@ missing_of() {
 
 apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >&2
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >/dev/null
 }
 
 # apt_install PACKAGE... installs all or ends the script.

@@ -34,7 +34,7 @@ trap 'exit 143' TERM
 
 make_root() {
   mmdebstrap --quiet --mode=root --variant=minbase \
-    --include=ca-certificates,git,nodejs,npm "$suite" "$target"
+    --include=ca-certificates,git,nodejs,npm "$suite" "$target" &&
   git clone --quiet --no-hardlinks "$repo" "$target/srv/forkd"
 }
 

@@ -38,9 +38,10 @@ const entries = [
 ];
 
 function importsOf(file: SourceFile): string[] {
-  const pattern = /(?:from|import|import\(|new URL\()\s*"(\.[^"]+)"/g;
+  const pattern = /(?:from|import|import\(|new URL\()\s*["`](\.[^"`]+)["`]/g;
   return [...file.text.matchAll(pattern)].map((match) =>
-    normalize(join(dirname(file.path), match[1] ?? "")),
+    // A worker's file ends as its parent's does: .ts in the sources, .js when built.
+    normalize(join(dirname(file.path), (match[1] ?? "").replace("${extension}", "ts"))),
   );
 }
 

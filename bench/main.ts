@@ -1,0 +1,20 @@
+/** `npm run bench -- spawn|exec [OPTIONS]`; see docs/bench.md. */
+import { toForkdError } from "@forkd/api";
+import { benchExec } from "./exec.ts";
+import { benchSpawn } from "./spawn.ts";
+
+const benches = { spawn: benchSpawn, exec: benchExec };
+
+const [name = "", ...args] = process.argv.slice(2);
+const bench = Object.hasOwn(benches, name) ? benches[name as keyof typeof benches] : undefined;
+if (bench === undefined) {
+  console.error(`usage: npm run bench -- spawn|exec [OPTIONS]; see docs/bench.md`);
+  process.exit(2);
+}
+try {
+  process.exitCode = await bench(args);
+} catch (error) {
+  const problem = toForkdError(error);
+  console.error(`error: ${problem.message} (${problem.code})\nhint: ${problem.hint}`);
+  process.exitCode = 1;
+}
