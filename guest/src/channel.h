@@ -1,0 +1,28 @@
+/* The descriptor of the channel: bounded writing, edge-triggered waiting, freeze. */
+#ifndef FORKD_CHANNEL_H
+#define FORKD_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "frame.h"
+
+/* Serves `fd` from the loop. `ends` (tests): the end of input stops the loop; a virtio port reads
+ * an end whenever no host is connected, which means nothing. */
+void channel_start(int fd, bool ends);
+/* Finds the virtio-serial port `name` and opens it, waiting for it at most `wait_ms`; -1. */
+int channel_open_port(const char *name, unsigned wait_ms);
+
+void channel_frame(uint8_t type, uint32_t stream, const void *payload, size_t len);
+void channel_raw(const void *data, size_t len);
+/* How many more bytes of output may be queued now; 0 while held. */
+size_t channel_room(void);
+/* Writes what is queued now and then nothing until channel_release. */
+void channel_hold(void);
+void channel_release(void);
+/* Drops what is queued (a new session begins). */
+void channel_clear(void);
+struct wire *channel_wire(void);
+
+#endif

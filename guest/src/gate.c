@@ -1,0 +1,41 @@
+#include "gate.h"
+
+#include <unistd.h>
+
+#include "channel.h"
+#include "session.h"
+#include "tcp.h"
+
+static bool closed;
+static uint64_t closings;
+
+bool gate_is_open(void) { return !closed; }
+uint64_t gate_closings(void) { return closings; }
+
+void gate_open(void) {
+  closed = false;
+  tcp_accept(true);
+}
+
+void gate_close(void) {
+  closed = true;
+  closings++;
+  tcp_accept(false);
+}
+
+void op_freeze(struct ticket ticket, const struct json *request) {
+  (void)request;
+  sync();
+  gate_close();
+  reply_begin();
+  reply_send(ticket, FRAME_REPLY);
+  channel_hold();
+}
+
+void op_thaw(struct ticket ticket, const struct json *request) {
+  (void)request;
+  channel_release();
+  gate_open();
+  reply_begin();
+  reply_send(ticket, FRAME_REPLY);
+}

@@ -1,0 +1,198 @@
+#include "identity.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base64.h"
+#include "files.h"
+#include "gate.h"
+#include "limits.h"
+#include "loop.h"
+#include "reseed.h"
+#include "session.h"
+
+#define SEED_BYTES 32
+
+static bool simulated;
+static uint64_t current_generation;
+
+/* The one in progress; `busy` until its reply. */
+static struct {
+  bool busy;
+  struct ticket ticket;
+  uint64_t closings; /* a freeze in between takes the gate back */
+  uint64_t generation;
+  uint8_t entropy[ENTROPY_BYTES_MAX];
+  size_t entropy_bytes;
+  int64_t wall_ns;
+  uint64_t received_ns;
+  double skew_before_ms;
+  double skew_after_ms;
+  char hostname[65];
+  char machine_id[33];
+  char reseeded[512]; /* JSON array */
+  bool reseed_pending;
+} id;
+
+void identity_simulate(void) { simulated = true; }
+uint64_t identity_generation(void) { return current_generation; }
+
+static void failed(const char *step, const char *why) {
+  id.busy = false;
+  reply_error(id.ticket, "identity_failed", "identity: %s: %s", step, why);
+}
+
+static bool valid_hostname(const char *name) {
+  size_t len = strlen(name);
+  if (len == 0 || len > 64 || *name == '-' || *name == '.') return false;
+  for (const char *p = name; *p; p++) {
+    bool alnum = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
+    if (!alnum && *p != '-' && *p != '.') return false;
+  }
+  return true;
+}
+
+static bool valid_machine_id(const char *text) {
+  return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
+}
+
+static bool parse_wall_clock(const char *text, int64_t *out) {
+  size_t len = text ? strlen(text) : 0;
+  if (len == 0 || len > 19 || strspn(text, "0123456789") != len) return false;
+  errno = 0;
+  *out = strtoll(text, NULL, 10);
+  return errno == 0;
+}
+
+static const char *parse(const struct json *request) {
+  const struct json *entropy = json_get(request, "entropy_b64");
+  const char *hostname = json_get_string(request, "hostname");
+  const char *machine_id = json_get_string(request, "machine_id");
+  if (!json_get_uint(request, "generation", 1ULL << 53, &id.generation)) {
+    return "generation must be a whole number";
+  }
+  if (!entropy || entropy->type != JSON_STRING) return "entropy_b64 is missing";
+  ssize_t n = base64_decode(entropy->str, entropy->len, id.entropy, sizeof id.entropy);
+  if (n < ENTROPY_BYTES_MIN) return "entropy_b64 must be 32 to 512 bytes";
+  id.entropy_bytes = (size_t)n;
+  if (!parse_wall_clock(json_get_string(request, "wall_clock_ns"), &id.wall_ns)) {
+    return "wall_clock_ns must be a decimal text";
+  }
+  if (!hostname || !valid_hostname(hostname)) return "hostname is not valid";
+  if (!machine_id || !valid_machine_id(machine_id)) return "machine_id must be 32 hex digits";
+  strcpy(id.hostname, hostname);
+  strcpy(id.machine_id, machine_id);
+  return NULL;
+}
+
+/* Milliseconds that the clock of this guest is ahead of the given one. */
+static double skew_ms(void) {
+  int64_t elapsed = (int64_t)(now_ns() - id.received_ns);
+  return (double)(wall_clock_ns() - elapsed - id.wall_ns) / 1e6;
+}
+
+static bool set_system(void) {
+  const char *why;
+  id.skew_before_ms = skew_ms();
+  if (!simulated) {
+    if ((why = system_entropy(id.entropy, id.entropy_bytes))) {
+      failed("entropy", why);
+      return false;
+    }
+    if ((why = system_clock(id.wall_ns + (int64_t)(now_ns() - id.received_ns)))) {
+      failed("clock", why);
+      return false;
+    }
+    if ((why = system_hostname(id.hostname))) {
+      failed("host name", why);
+      return false;
+    }
+  }
+  explicit_bzero(id.entropy, sizeof id.entropy);
+  id.skew_after_ms = skew_ms();
+  return true;
+}
+
+static bool write_files(void) {
+  char text[80];
+  int n = snprintf(text, sizeof text, "%s\n", id.machine_id);
+  if (!file_write("/etc/machine-id", text, (size_t)n, 0444)) {
+    failed("machine id", strerror(errno));
+    return false;
+  }
+  n = snprintf(text, sizeof text, "%s\n", id.hostname);
+  if (!file_write("/etc/hostname", text, (size_t)n, 0644)) {
+    failed("host name", strerror(errno));
+    return false;
+  }
+  n = snprintf(text, sizeof text, "%llu\n", (unsigned long long)id.generation);
+  if (!file_write("/run/forkd/generation", text, (size_t)n, 0644)) {
+    failed("generation", strerror(errno));
+    return false;
+  }
+  current_generation = id.generation;
+  return true;
+}
+
+static void on_hooks(const char *json, size_t len) {
+  if (id.closings != gate_closings()) {
+    failed("gate", "the guest was frozen in between");
+    return;
+  }
+  id.busy = false;
+  gate_open();
+  struct jw *w = reply_begin();
+  jw_int(w, "generation", (int64_t)id.generation);
+  jw_int(w, "entropy_bytes", (int64_t)id.entropy_bytes);
+  jw_bool(w, "crng_reseeded", !simulated);
+  if (simulated) jw_bool(w, "simulated", true);
+  jw_ms(w, "clock_skew_before_ms", id.skew_before_ms);
+  jw_ms(w, "clock_skew_after_ms", id.skew_after_ms);
+  jw_string(w, "hostname", id.hostname);
+  jw_string(w, "machine_id", id.machine_id);
+  jw_raw(w, "reseeded", id.reseeded, strlen(id.reseeded));
+  jw_bool(w, "reseed_pending", id.reseed_pending);
+  jw_raw(w, "hooks", json, len);
+  reply_send(id.ticket, FRAME_REPLY);
+}
+
+static void on_reseeded(const struct reseed_result *r) {
+  if (!r->ok) {
+    failed("runtime", r->error);
+    return;
+  }
+  id.reseed_pending = r->pending;
+  bool fits = r->names.len < sizeof id.reseeded;
+  snprintf(id.reseeded, sizeof id.reseeded, "%.*s", fits ? (int)r->names.len : 2,
+           fits ? r->names.json : "[]");
+  hooks_run(on_hooks);
+}
+
+void op_identity(struct ticket ticket, const struct json *request) {
+  if (id.busy) {
+    reply_error(ticket, "busy", "identity: one is in progress");
+    return;
+  }
+  memset(&id, 0, sizeof id);
+  id.received_ns = now_ns();
+  id.ticket = ticket;
+  id.closings = gate_closings();
+  const char *wrong = parse(request);
+  if (wrong) {
+    reply_error(ticket, "bad_request", "identity: %s", wrong);
+    return;
+  }
+  id.busy = true;
+  if (!set_system() || !write_files()) return;
+  uint8_t seed[SEED_BYTES];
+  char hex[2 * SEED_BYTES + 1];
+  if (getrandom(seed, sizeof seed, 0) != (ssize_t)sizeof seed) {
+    failed("seed", strerror(errno));
+    return;
+  }
+  for (size_t i = 0; i < sizeof seed; i++) snprintf(hex + 2 * i, 3, "%02x", seed[i]);
+  reseed_runtime(hex, on_reseeded);
+}

@@ -1,0 +1,11 @@
+/* The TCP door: one connection, one line of JSON in, one out. */
+#ifndef FORKD_TCP_H
+#define FORKD_TCP_H
+
+#include <stdbool.h>
+
+/* Listens; a failure is logged and leaves the door shut. */
+void tcp_start(unsigned port);
+void tcp_accept(bool on);
+
+#endif
