@@ -64,4 +64,3 @@ export function missing(...capabilities: readonly Capability[]): string | null {
 export function skipWithout(...capabilities: readonly Capability[]): string | false {
   return missing(...capabilities) ?? false;
 }
-

@@ -1,0 +1,148 @@
+import { ForkdError, type SandboxInfo, type SnapshotInfo } from "@forkd/api";
+import type {
+  BakeRequest,
+  ForkService,
+  SpawnedSandbox,
+  SpawnRequest,
+} from "@forkd/host/fork/service.ts";
+
+const snapshot = (tag: string): SnapshotInfo => ({
+  tag,
+  dir: `/data/snapshots/${tag}`,
+  created_at_unix: 1_700_000_000,
+  status: "ready",
+  bootable: true,
+  engine: "qemu",
+});
+
+const sandbox = (id: string, tag: string): SandboxInfo => ({
+  id,
+  snapshot_tag: tag,
+  netns: null,
+  guest_addr: "10.42.0.2:8888",
+  created_at_unix: 1_700_000_000,
+  pid: 4242,
+  memory_limit_mib: null,
+  has_branched: false,
+  last_branch_memory_path: null,
+  branch_count: 0,
+  state: "running",
+  engine: "qemu",
+  isolation: "vm-emulated",
+  hostname: id,
+  spawn_ms: 1.5,
+  identity: null,
+});
+
+const timings = { processMs: 1, restoredMs: 2, identityMs: 3 };
+
+/** A service without machines: what it holds is in its maps, and `fault` makes its work fail. */
+export class FakeService implements ForkService {
+  readonly snapshots = new Map<string, SnapshotInfo>([["base", snapshot("base")]]);
+  readonly sandboxes = new Map<string, SandboxInfo>();
+  readonly spawnRequests: SpawnRequest[] = [];
+  readonly bakeRequests: BakeRequest[] = [];
+  /** Thrown by spawn, exec, eval and ping. */
+  fault: unknown;
+  /** What exec, eval and ping wait for before they answer. */
+  hold: Promise<void> = Promise.resolve();
+  closedWith: string | undefined;
+
+  async listSnapshots(): Promise<SnapshotInfo[]> {
+    return [...this.snapshots.values()];
+  }
+
+  async bake(request: BakeRequest): Promise<SnapshotInfo> {
+    this.bakeRequests.push(request);
+    await this.#work();
+    const made = snapshot(request.tag);
+    this.snapshots.set(request.tag, made);
+    return made;
+  }
+
+  async deleteSnapshot(tag: string): Promise<void> {
+    if (!this.snapshots.delete(tag)) this.#missing("snapshot", tag);
+  }
+
+  async spawn(request: SpawnRequest): Promise<SpawnedSandbox[]> {
+    this.spawnRequests.push(request);
+    await this.#work();
+    if (!this.snapshots.has(request.tag)) this.#missing("snapshot", request.tag);
+    return Array.from({ length: request.count }, (_, index) => {
+      const info = sandbox(`sb-6553f100-${this.sandboxes.size}-${index}`, request.tag);
+      this.sandboxes.set(info.id, info);
+      return { info, timings };
+    });
+  }
+
+  listSandboxes(): SandboxInfo[] {
+    return [...this.sandboxes.values()];
+  }
+
+  getSandbox(id: string): SandboxInfo {
+    return this.sandboxes.get(id) ?? this.#missing("sandbox", id);
+  }
+
+  async kill(id: string): Promise<void> {
+    this.getSandbox(id);
+    this.sandboxes.delete(id);
+  }
+
+  async ping(id: string) {
+    this.getSandbox(id);
+    await this.#work();
+    return {
+      pong: true as const,
+      numpy_version: "2.0.0",
+      pid: 7,
+      agent_lang: "c",
+      warmup_ready: true,
+      agent_version: "1",
+      agent_rtt_us: 120,
+    };
+  }
+
+  async exec(id: string, request: { readonly args: readonly string[] }) {
+    this.getSandbox(id);
+    await this.#work();
+    return {
+      stdout: `${request.args.join(" ")}\n`,
+      stderr: "",
+      exit_code: 0,
+      signal: null,
+      timed_out: false,
+      truncated: false,
+      error: null,
+      duration_ms: 1,
+    };
+  }
+
+  async eval(id: string, request: { readonly code: string }) {
+    this.getSandbox(id);
+    await this.#work();
+    return {
+      result: request.code,
+      result_json: null,
+      stdout: "",
+      stderr: "",
+      error: null,
+      traceback: null,
+      exit_code: 0,
+      timed_out: false,
+      duration_ms: 1,
+    };
+  }
+
+  async close(sandboxes: "detach" | "kill"): Promise<void> {
+    this.closedWith = sandboxes;
+  }
+
+  async #work(): Promise<void> {
+    await this.hold;
+    if (this.fault !== undefined) throw this.fault;
+  }
+
+  #missing(what: "snapshot" | "sandbox", name: string): never {
+    throw new ForkdError(`${what}_not_found`, `${what} '${name}' not found`);
+  }
+}
