@@ -21,7 +21,7 @@ function rules(ref: OciRef): RewordRule[] {
   return [
     {
       words:
-        /invalid tar header|unexpected EOF|invalid character|not a valid|magic number|digest mismatch|does not match digest|Error determining manifest|loading tar component|invalid index\.json/i,
+        /invalid tar header|unexpected EOF|invalid character|not a valid|magic number|digest mismatch|digest did not match|does not match digest|Error determining manifest|loading tar component|invalid index\.json/i,
       code: "image_invalid",
       message: `${what} is damaged or no image`,
       hint: "make or download the image again",
@@ -30,8 +30,11 @@ function rules(ref: OciRef): RewordRule[] {
       words:
         /manifest unknown|name unknown|no such image|not found|no descriptor found|requested access to the resource is denied|unauthorized|no image found|NoSuchKey/i,
       code: "image_not_found",
-      message: `there is no image ${what}, or it needs a login`,
-      hint: "check the name and the tag; for a private image run: skopeo login HOST",
+      message: `there is no image ${what}${ref.kind === "registry" ? ", or it needs a login" : ""}`,
+      hint:
+        ref.kind === "registry"
+          ? "check the name and the tag; for a private image run: skopeo login HOST"
+          : "check the path and the tag",
     },
     {
       words:
@@ -44,7 +47,8 @@ function rules(ref: OciRef): RewordRule[] {
 
 function describe(ref: OciRef): string {
   if (ref.kind === "registry") return ref.name;
-  return ref.kind === "oci" ? ref.dir : ref.file;
+  const path = ref.kind === "oci" ? ref.dir : ref.file;
+  return ref.tag === null ? path : `${path}:${ref.tag}`;
 }
 
 /** As skopeo spells it (containers-transports(5)). */

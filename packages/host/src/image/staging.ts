@@ -2,10 +2,14 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError, limits } from "@forkd/api";
+import { isErrno } from "../lib/atomic.ts";
+import { sleep } from "../lib/deadline.ts";
 import { run } from "../lib/exec.ts";
 import { findProcess } from "../linux/proc.ts";
 
 const guardIntervalMs = 500;
+const removeTriesMax = 3;
+const removeRetryMs = 100;
 /** Space left alone on the store's file system, so that running sandboxes can go on. */
 const freeBytesMin = 256 * 1024 * 1024;
 const usedBytesMax = 2 * limits.rootfsMaxMib * 1024 * 1024;
@@ -23,13 +27,12 @@ export async function withStaging<T>(
   signal?.throwIfAborted();
   await mkdir(parent, { recursive: true, mode: 0o700 });
   await removeLeftovers(parent);
-  const dir = join(parent, ownName());
-  await mkdir(dir, { mode: 0o700 });
   const guard = await watchDisk(parent);
+  const dir = join(parent, ownName());
   const signals = signal === undefined ? [guard.signal] : [signal, guard.signal];
   try {
-    const result = await work(dir, AbortSignal.any(signals));
-    return result;
+    await mkdir(dir, { mode: 0o700 });
+    return await work(dir, AbortSignal.any(signals));
   } finally {
     guard.stop();
     await removeTree(dir);
@@ -39,20 +42,36 @@ export async function withStaging<T>(
 /** Says who works there, so that what a killed process left can be told from work in progress. */
 function ownName(): string {
   const started = findProcess(process.pid)?.startTicks ?? 0;
-  return `${process.pid}-${started}-${randomBytes(6).toString("hex")}`;
+  return `${process.pid}.${started}-${randomBytes(6).toString("hex")}`;
 }
 
-async function removeLeftovers(parent: string): Promise<void> {
-  for (const name of await readdir(parent)) {
-    const [pid, started] = name.split("-").map(Number);
+/** Removes what killed processes left below a staging directory; the living keep theirs. */
+export async function removeLeftovers(parent: string): Promise<void> {
+  const names = await readdir(parent).catch((error: unknown) => {
+    if (isErrno(error, "ENOENT")) return [];
+    throw error;
+  });
+  for (const name of names) {
+    const [pid, started] = (name.split("-")[0] ?? "").split(".").map(Number);
     const owner = findProcess(pid ?? 0);
     if (owner === undefined || owner.startTicks !== started) await removeTree(join(parent, name));
   }
 }
 
-/** A program does it: a tree of an image has a hundred thousand files. */
+/**
+ * A program does it: a tree of an image has a hundred thousand files. A killed program's children
+ * may write for a moment longer, which makes a directory look full again.
+ */
 async function removeTree(dir: string): Promise<void> {
-  await run(["rm", "-rf", "--one-file-system", "--", dir]);
+  for (let triesLeft = removeTriesMax; ; triesLeft -= 1) {
+    try {
+      await run(["rm", "-rf", "--one-file-system", "--", dir]);
+      return;
+    } catch (error) {
+      if (triesLeft <= 1) throw error;
+      await sleep(removeRetryMs);
+    }
+  }
 }
 
 async function freeBytes(dir: string): Promise<number> {

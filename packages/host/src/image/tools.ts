@@ -33,7 +33,7 @@ export async function runTool(
   try {
     return await run(["env", ...variables, ...argv], rest);
   } catch (error) {
-    throw missingTool(program, error) ?? error;
+    throw missingTool(program, error) ?? named(program, error);
   }
 }
 
@@ -42,6 +42,15 @@ function missingTool(program: string, error: unknown): ForkdError | undefined {
   if (!(error instanceof ForkdError) || !/^env exited with 127\b/.test(error.message)) return;
   return new ForkdError("tool_missing", `the program ${program} is not installed`, {
     hint: `run: apt-get install ${packages[program] ?? program}`,
+    cause: error,
+  });
+}
+
+/** The failure under the name of the program instead of that of env(1). */
+function named(program: string, error: unknown): unknown {
+  if (!(error instanceof ForkdError) || !error.message.startsWith("env ")) return error;
+  return new ForkdError(error.code, `${program}${error.message.slice("env".length)}`, {
+    hint: error.hint,
     cause: error,
   });
 }

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
-import { stagingName } from "../lib/atomic.ts";
+import { withStaging } from "../image/staging.ts";
 import { run } from "../lib/exec.ts";
 import {
   type GuestKernel,
@@ -55,18 +55,14 @@ async function installStored(options: InstallKernelOptions): Promise<StoredKerne
     progress(`kernel ${present.record.release} is installed already`);
     return present;
   }
-  await mkdir(kernelStagingDir(paths), { recursive: true, mode: 0o700 });
-  const staging = stagingName(join(kernelStagingDir(paths), "kernel"));
-  try {
-    await mkdir(join(staging, "packages"), { recursive: true });
+  return withStaging(kernelStagingDir(paths), options.signal, async (staging, signal) => {
+    await mkdir(join(staging, "packages"));
     await mkdir(join(staging, "tree"));
     await mkdir(join(staging, "kernel"), { mode: 0o755 });
     const files =
       packages === null ? (options.source ?? []) : await download(options, packages, staging);
-    return await storeKernel(options, { staging, files, origin });
-  } finally {
-    await rm(staging, { recursive: true, force: true });
-  }
+    return storeKernel({ ...options, signal }, { staging, files, origin });
+  });
 }
 
 /** "name=version" of each package to take. */
