@@ -1,4 +1,4 @@
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** False when this host can run the test, else what it lacks: for `test(name, { skip })`. */
@@ -17,6 +17,18 @@ function hasProgram(name: string): boolean {
     try {
       accessSync(join(dir, name), constants.X_OK);
       return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** A busybox that runs in a root without libraries; undefined when this host has none. */
+export function staticBusybox(): string | undefined {
+  return ["/bin/busybox", "/usr/bin/busybox"].find((path) => {
+    try {
+      // A dynamic program names its loader.
+      return !readFileSync(path).includes("/ld-linux");
     } catch {
       return false;
     }

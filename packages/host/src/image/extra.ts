@@ -41,9 +41,12 @@ export async function installExtra(options: ExtraOptions): Promise<void> {
   await writeFile(join(bundle, "config.json"), JSON.stringify(spec));
   // The container dies with its outer process namespace, even when this process group is killed.
   const outer = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+  // crun looks at the kind of control groups although it shall make none, and refuses mixed kinds.
+  const plainCgroups = 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"';
   const crun = ["crun", "--cgroup-manager=disabled", "--root", state];
+  const inner = ["sh", "-c", plainCgroups, "sh", ...crun, "run", "--bundle", bundle, "forkd-extra"];
   try {
-    await runTool([...outer, ...crun, "run", "--bundle", bundle, "forkd-extra"], {
+    await runTool([...outer, ...inner], {
       timeoutMs: installTimeoutMs,
       signal: options.signal,
     });

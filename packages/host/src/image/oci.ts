@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import { ForkdError, toForkdError } from "@forkd/api";
+import { ForkdError } from "@forkd/api";
 import { isErrno } from "../lib/atomic.ts";
 import type { ImageConfig } from "../store/rootfs.ts";
 import { parseImageConfig } from "./oci-config.ts";
@@ -161,10 +161,8 @@ async function skopeo(ref: OciRef, { args, ...call }: SkopeoCall): Promise<{ std
       stdoutBytesMax: manifestBytesMax,
     });
   } catch (error) {
-    const failure = toForkdError(error);
-    if (failure.code !== "deadline_exceeded" || ref.kind !== "registry") {
-      throw reword(error, rules(ref));
-    }
+    const late = error instanceof ForkdError && error.code === "deadline_exceeded";
+    if (!late || ref.kind !== "registry") throw reword(error, rules(ref));
     throw new ForkdError("registry_unreachable", `the registry of ${ref.name} does not answer`, {
       cause: error,
     });

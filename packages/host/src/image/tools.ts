@@ -1,4 +1,4 @@
-import { ForkdError, toForkdError } from "@forkd/api";
+import { ForkdError } from "@forkd/api";
 import { type RunOptions, type RunResult, run } from "../lib/exec.ts";
 
 /** Debian's and Ubuntu's packages of the programs that make images. */
@@ -56,14 +56,13 @@ function named(program: string, error: unknown): unknown {
 }
 
 /** The failure of a tool under another code, when its words say what it means. */
-export function reword(error: unknown, rules: readonly RewordRule[]): ForkdError {
-  const failure = toForkdError(error);
-  if (failure.code !== "tool_failed") return failure;
-  const rule = rules.find(({ words }) => words.test(failure.message));
-  if (rule === undefined) return failure;
-  return new ForkdError(rule.code, `${rule.message}: ${lastWords(failure.message)}`, {
+export function reword(error: unknown, rules: readonly RewordRule[]): unknown {
+  if (!(error instanceof ForkdError) || error.code !== "tool_failed") return error;
+  const rule = rules.find(({ words }) => words.test(error.message));
+  if (rule === undefined) return error;
+  return new ForkdError(rule.code, `${rule.message}: ${lastWords(error.message)}`, {
     ...(rule.hint !== undefined && { hint: rule.hint }),
-    cause: failure,
+    cause: error,
   });
 }
 
