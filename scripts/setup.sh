@@ -70,7 +70,8 @@ build_native() {
 
 install_packages
 if [ "$with_tests" = yes ]; then install_optional; fi
-[ "$(node_major)" -ge 18 ] || die "Node is older than 18: $(node --version)" "install Node 18 or newer"
+[ "$(node_major)" -ge 18 ] ||
+  die "Node is too old: $(node --version)" "install Node 18 or newer"
 install_modules
 build_native
 "$root/scripts/node" --version >/dev/null

@@ -16,12 +16,29 @@ export interface MakeProject {
   readonly deadlineMs: number;
 }
 
-export type Project = NodeProject | MakeProject;
+/** Programs that are one test each: they pass when they exit with 0. */
+export interface CommandProject {
+  readonly kind: "command";
+  readonly name: string;
+  readonly commands: readonly (readonly string[])[];
+  readonly deadlineMs: number;
+}
+
+export type Project = NodeProject | MakeProject | CommandProject;
 
 const minute = 60_000;
 
 /** In the order in which they run: what fails fast comes first. */
 export const projects: readonly Project[] = [
+  {
+    kind: "command",
+    name: "checks",
+    commands: [
+      ["node_modules/.bin/biome", "check", "--error-on-warnings", "--max-diagnostics=50"],
+      ["node_modules/.bin/tsc", "-b"],
+    ],
+    deadlineMs: 4 * minute,
+  },
   node("tidy", { concurrency: 2, fileTimeoutMs: 2 * minute, deadlineMs: 4 * minute }),
   node("unit", { concurrency: 2, fileTimeoutMs: minute, deadlineMs: 5 * minute }),
   {

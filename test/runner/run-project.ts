@@ -1,7 +1,7 @@
 import { existsSync, globSync } from "node:fs";
-import { join, relative, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { runChild } from "./child.ts";
-import type { MakeProject, NodeProject, Project } from "./projects.ts";
+import type { CommandProject, MakeProject, NodeProject, Project } from "./projects.ts";
 import type { ReportLine } from "./reporter.ts";
 import { addFailure, Collector, newTally, type Tally } from "./tally.ts";
 import { addTapLine } from "./tap.ts";
@@ -22,7 +22,8 @@ export async function runProject(project: Project, options: RunOptions): Promise
   const tally = newTally(project.name);
   const started = performance.now();
   if (project.kind === "node") await runNode(project, tally, options);
-  else await runMake(project, tally, options);
+  else if (project.kind === "make") await runMake(project, tally, options);
+  else await runCommands(project, tally, options);
   tally.durationMs = performance.now() - started;
   return tally;
 }
@@ -134,6 +135,30 @@ async function runTarget({ tally, dir, target, deadlineMs }: TargetRun): Promise
     addFailure(tally, title, `it ended with ${end.code}\n${tail}`);
   } else if (end.code === 0 && counted(tally) === before) {
     addFailure(tally, title, `it printed no TAP result, so nothing was tested\n${tail}`);
+  }
+}
+
+async function runCommands(
+  project: CommandProject,
+  tally: Tally,
+  options: RunOptions,
+): Promise<void> {
+  for (const argv of project.commands) {
+    const title = argv.join(" ");
+    let tail = "";
+    const keep = (line: string): void => {
+      tail = `${tail}${line}\n`.slice(-errorCharsMax);
+    };
+    const end = await runChild(argv, {
+      cwd: repoRoot,
+      // The tools' launchers ask for `node`, which must be the one that runs us.
+      env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` },
+      deadlineMs: Math.min(project.deadlineMs, options.deadlineMs),
+      onStdoutLine: keep,
+      onStderrLine: keep,
+    });
+    if (end.code === 0) tally.passed += 1;
+    else addFailure(tally, title, end.timedOut ? `it passed its deadline\n${tail}` : tail);
   }
 }
 

@@ -12,10 +12,11 @@ export const processStarters: Exceptions = {
   "packages/host/src/lib/exec.ts": "runs a program to its end, with a deadline",
   "packages/host/src/engine/process.ts": "supervises a VM that outlives the daemon",
   "bench/daemon.ts": "the harness is no part of the product",
-  "test/runner/child.ts": "the test runner is no part of the product",
 };
 
 /** Files that remove directories with all that is in them. */
 export const treeRemovers: Exceptions = {
-  "test/helpers/tmp.ts": "removes the directory that it made",
+  "packages/host/src/engine/qemu/probe.ts": "its own trial directory",
+  "packages/host/src/fork/work-dir.ts": "the work directory of an ended sandbox",
+  "packages/host/src/store/snapshots.ts": "staging and removed snapshots, by validated name",
 };

@@ -4,10 +4,17 @@ import { longFiles } from "./allowed.ts";
 import { codeFiles, findLines, markdownFiles, sourceFiles } from "./files.ts";
 
 const columnsMax = 100;
+/** Prose may be a little wider than code. */
+const proseColumnsMax = 110;
 const fileLinesMax = 400;
 
 /** A Markdown row or a line with one long address cannot be broken. */
 const unbreakable = /^\s*(\||\[[^\]]+\]:|https?:\S+$)|\]\([^)]{40,}\)/;
+
+/** The formatter breaks what it can; one long literal stays, and comments are ours to break. */
+function hasLongLiteral(line: string, path: string): boolean {
+  return path.endsWith(".ts") && !/^\s*(\/?\*|\/\/)/.test(line) && /["'`]/.test(line);
+}
 
 /** A line that is one regular expression cannot be broken either. */
 const onlyPattern = /^\s*((const )?\w+( =|:) )?\/.+\/[a-z]*[,;]?$/;
@@ -18,10 +25,13 @@ test("there are files to look at", () => {
 });
 
 test("no line is over 100 columns", () => {
-  const tooLong = (line: string): boolean => [...line].length > columnsMax;
-  const inCode = (line: string): boolean => tooLong(line) && !onlyPattern.test(line);
-  assert.deepEqual(findLines(codeFiles(), inCode), []);
-  const inMarkdown = (line: string): boolean => tooLong(line) && !unbreakable.test(line);
+  const tooLong = (line: string, max = columnsMax): boolean => [...line].length > max;
+  const inCode = findLines(codeFiles(), (line, { path }) => {
+    return tooLong(line) && !onlyPattern.test(line) && !hasLongLiteral(line, path);
+  });
+  assert.deepEqual(inCode, []);
+  const inMarkdown = (line: string): boolean =>
+    tooLong(line, proseColumnsMax) && !unbreakable.test(line);
   assert.deepEqual(findLines(markdownFiles(), inMarkdown), []);
 });
 
