@@ -1,0 +1,80 @@
+#!/bin/sh
+# Tests build/forkd-launch; prints TAP.
+set -eu
+launch=$(CDPATH='' cd -- "$(dirname -- "$0")/../build" && pwd)/forkd-launch
+tests=0
+failed=0
+
+# check NAME EXPECTED ACTUAL
+check() {
+  tests=$((tests + 1))
+  if [ "$2" = "$3" ]; then echo "ok $tests - $1"
+  else
+    failed=1
+    echo "not ok $tests - $1: expected '$2', got '$3'"
+  fi
+}
+
+# code_of ARGV... prints the exit code.
+code_of() {
+  set +e
+  "$@" >/dev/null 2>&1 </dev/null
+  echo $?
+  set -e
+}
+
+check "the program's own exit code comes through" 7 "$(code_of "$launch" -- sh -c 'exit 7')"
+check "arguments come through unchanged" "a b|c" "$("$launch" -- printf '%s|%s' 'a b' c)"
+check "an absent program is 127" 127 "$(code_of "$launch" -- /nonexistent/program)"
+check "a file that is no program is 126" 126 "$(code_of "$launch" -- /etc/passwd)"
+check "no program is 125" 125 "$(code_of "$launch" --)"
+check "no separator is 125" 125 "$(code_of "$launch" --no-thp)"
+check "an unknown option is 125" 125 "$(code_of "$launch" --nonsense -- true)"
+check "an option without its value is 125" 125 "$(code_of "$launch" --keep-fds)"
+check "a number with a tail is 125" 125 "$(code_of "$launch" --oom-score-adj 5x -- true)"
+check "a descriptor that is none of its own is 125" 125 "$(code_of "$launch" --keep-fds 2 -- true)"
+check "a parent that is gone is 125" 125 "$(code_of "$launch" --die-with-parent 4194304 -- true)"
+check "the launcher becomes the program: same pid" same \
+  "$("$launch" -- sh -c '[ "$(cat /proc/$$/comm)" = sh ] && echo same')"
+check "descriptors from N on are closed" closed \
+  "$("$launch" --keep-fds 5 -- sh -c '[ -e /proc/$$/fd/5 ] && echo open || echo closed' 5</dev/null)"
+check "descriptors below N stay" open \
+  "$("$launch" --keep-fds 6 -- sh -c '[ -e /proc/$$/fd/5 ] && echo open || echo closed' 5</dev/null)"
+check "the out-of-memory score is set" 300 \
+  "$("$launch" --oom-score-adj 300 -- cat /proc/self/oom_score_adj)"
+if grep -q '^THP_enabled:' /proc/self/status; then
+  check "huge pages are off" 0 \
+    "$("$launch" --no-thp -- awk '/^THP_enabled:/ { print $2 }' /proc/self/status)"
+else
+  tests=$((tests + 1))
+  echo "ok $tests - huge pages are off # SKIP this kernel does not show THP_enabled"
+fi
+
+# The parent starts a sleeper and is killed; the sleeper must go too.
+file=$(mktemp)
+sh -c '"$0" --die-with-parent $$ -- sleep 60 & echo $! > "$1"; wait' "$launch" "$file" &
+parent=$!
+tries=100
+while [ ! -s "$file" ] || [ "$(cat "/proc/$(cat "$file")/comm" 2>/dev/null)" != sleep ]; do
+  tries=$((tries - 1))
+  [ $tries -gt 0 ] || { echo "Bail out! the sleeper did not start"; exit 1; }
+  sleep 0.05
+done
+sleeper=$(cat "$file")
+rm -f "$file"
+kill -9 "$parent"
+wait "$parent" 2>/dev/null || true
+tries=100
+while [ -d "/proc/$sleeper" ] && [ "$(cut -d' ' -f3 "/proc/$sleeper/stat" 2>/dev/null)" != Z ] &&
+  [ $tries -gt 0 ]; do
+  tries=$((tries - 1))
+  sleep 0.05
+done
+if [ $tries -gt 0 ]; then check "the program dies with its parent" gone gone
+else
+  kill -9 "$sleeper"
+  check "the program dies with its parent" gone alive
+fi
+
+echo "1..$tests"
+exit $failed
