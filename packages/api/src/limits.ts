@@ -6,21 +6,35 @@ export const limits = {
   requestBodyBytesMax: 2 * 1024 * 1024,
   /** Bytes of one captured output stream of a buffered exec; the rest is cut and flagged. */
   execOutputBytesMax: 8 * 1024 * 1024,
+  /** Words of one command, its name included. */
   execArgsMax: 4096,
+  /** Characters of one word, one environment value or a directory name. */
   execArgBytesMax: 128 * 1024,
+  /** Time of a command when the request names none. */
   execTimeoutDefaultSecs: 30,
+  /** The longest time that a command may be given. */
   execTimeoutMaxSecs: 24 * 60 * 60,
+  /** Time of an evaluation when the request names none. */
   evalTimeoutDefaultSecs: 30,
+  /** Characters of the code of one evaluation. */
   evalCodeBytesMax: 1024 * 1024,
+  /** Least memory of a guest. */
   memoryMinMib: 128,
   /** RAM above this splits around the PCI hole, which the engines do not handle yet. */
   memoryMaxMib: 3072,
+  /** Memory of a guest when nothing is asked for. */
   memoryDefaultMib: 512,
+  /** Most processors of a guest. */
   vcpusMax: 16,
+  /** Largest root image. */
   rootfsMaxMib: 64 * 1024,
+  /** Largest `boot_wait_secs`. */
   bootWaitMaxSecs: 60,
+  /** Time to get warm when the request names none. */
   warmTimeoutDefaultSecs: 120,
+  /** The longest time that a parent may be given to get warm. */
   warmTimeoutMaxSecs: 3600,
+  /** Modules that a parent imports before it is frozen. */
   warmImportsMax: 64,
   /** Spawns that may be restoring VMs at one time in one process. */
   concurrentRestoresMax: 4,
@@ -30,10 +44,13 @@ export const limits = {
   concurrentExecsMax: 512,
   /** Spawn requests that one daemon holds at a time, running or waiting; more are answered 429. */
   concurrentSpawnsMax: 64,
+  /** Shortest bearer token that the daemon accepts as its own. */
   tokenBytesMin: 16,
+  /** Longest bearer token. */
   tokenBytesMax: 4096,
   /** Open connections of one daemon; more are refused. */
   connectionsMax: 1024,
+  /** How long a client may take to send a request's headers. */
   requestHeadersMaxMs: 10_000,
   /** From the first byte of a request to the last of its body. */
   requestReceiveMaxMs: 30_000,

@@ -44,6 +44,7 @@ export function routeErrors(route: Route): readonly ErrorCode[] {
   const codes = new Set<ErrorCode>([...commonErrors, ...route.errors]);
   if (route.open !== true) codes.add("unauthorized");
   if (route.request !== null) for (const code of bodyErrors) codes.add(code);
+  if (route.path.includes("{id}")) codes.add("invalid_id");
   return [...codes].sort((a, b) => errorTable[a].status - errorTable[b].status);
 }
 

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { ForkdError } from "./errors.ts";
 import type { Route, RouteName, routes } from "./routes.ts";
 
 /** The names in a path's braces: `"id"` of `/v1/sandboxes/{id}/exec`. */
@@ -30,9 +31,17 @@ export type RouteResult<N extends RouteName> = RouteOf<N>["success"]["body"] ext
     ? string
     : undefined;
 
-/** A route's path with its parameters percent-encoded into it. */
+/**
+ * A route's path with its parameters percent-encoded into it. Throws bad_request for a parameter
+ * that is missing, empty or a dot segment, which every URL parser would take out of the path.
+ */
 export function routePath(route: Route, params: Readonly<Record<string, string>>): string {
-  return route.path.replace(/\{(\w+)\}/g, (_, name: string) =>
-    encodeURIComponent(params[name] ?? ""),
-  );
+  return route.path.replace(/\{(\w+)\}/g, (_, name: string) => {
+    const value = params[name] ?? "";
+    if (!/^\.{0,2}$/.test(value)) return encodeURIComponent(value);
+    throw new ForkdError(
+      "bad_request",
+      `${JSON.stringify(value)} cannot be the ${name} of a request`,
+    );
+  });
 }

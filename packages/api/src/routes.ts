@@ -43,6 +43,8 @@ const spawnErrors = [
   "engine_failed",
   "identity_failed",
   "too_many_requests",
+  "busy",
+  "disk_full",
 ] as const satisfies readonly ErrorCode[];
 
 const guestErrors = [
@@ -104,6 +106,9 @@ export const routes = {
     errors: [
       "invalid_tag",
       "snapshot_exists",
+      "kernel_not_found",
+      "warmup_failed",
+      "warmup_timeout",
       "engine_unavailable",
       "engine_failed",
       "disk_full",

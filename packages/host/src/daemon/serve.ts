@@ -39,7 +39,9 @@ export async function serve(options: ServeOptions): Promise<void> {
   const app = createServer({ service, config: serverConfig, log, audit });
   resources.defer(() => drain(app, options));
   const bind = await listen(app, config.bind);
-  options.announce(`${config.tls === null ? "http" : "https"}://${formatBind(bind)}`);
+  const url = `${config.tls === null ? "http" : "https"}://${formatBind(bind)}`;
+  log.info("listening", { url, pid: process.pid, version: options.version, paths: config.paths });
+  options.announce(url);
   await aborted(options.stop);
 }
 

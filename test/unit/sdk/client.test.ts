@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ForkdError, type RouteName, routes } from "@forkd/api";
+import { Client } from "@forkd/sdk";
+
+interface Sent {
+  readonly url: string;
+  readonly init: RequestInit;
+}
+
+/** A client whose fetch gives one answer and keeps what it was asked. */
+function clientOf(answer: () => Response | Promise<Response>): { client: Client; sent: Sent[] } {
+  const sent: Sent[] = [];
+  const fetch = async (url: unknown, init: RequestInit = {}): Promise<Response> => {
+    sent.push({ url: String(url), init });
+    return await answer();
+  };
+  const client = new Client({ url: "http://daemon:1/", token: "t", fetch });
+  return { client, sent };
+}
+
+const json = (status: number, body: unknown): Response => Response.json(body, { status });
+
+test("there is a method for every route", () => {
+  const { client } = clientOf(() => json(200, {}));
+  for (const name of Object.keys(routes) as RouteName[]) {
+    assert.equal(typeof client[name], "function", name);
+  }
+});
+
+test("a call sends what the route table says", async () => {
+  const result = { id: "x", stdout: "a", stderr: "", exit_code: 0, signal: null };
+  const full = { ...result, timed_out: false, truncated: false, error: null, duration_ms: 1 };
+  const { client, sent } = clientOf(() => json(200, full));
+  const answer = await client.execSandbox({ params: { id: "a b/c" }, body: { args: ["ls"] } });
+  assert.equal(answer.stdout, "a");
+  assert.equal(sent[0]?.url, "http://daemon:1/v1/sandboxes/a%20b%2Fc/exec");
+  assert.equal(sent[0]?.init.method, "POST");
+  assert.equal(sent[0]?.init.body, '{"args":["ls"]}');
+  assert.equal(sent[0]?.init.redirect, "error");
+  assert.deepEqual(sent[0]?.init.headers, {
+    accept: "application/json",
+    authorization: "Bearer t",
+    "content-type": "application/json",
+  });
+});
+
+test("a call by name is the same, and a ping sends no body", async () => {
+  const { client, sent } = clientOf(() => json(200, []));
+  assert.deepEqual(await client.call("listSandboxes"), []);
+  await assert.rejects(client.call("pingSandbox", { params: { id: "x" } }), { code: "internal" });
+  assert.equal(sent[1]?.init.body, undefined);
+});
+
+test("an empty answer is undefined", async () => {
+  const { client } = clientOf(() => new Response(null, { status: 204 }));
+  assert.equal(await client.deleteSandbox({ params: { id: "x" } }), undefined);
+});
+
+test("the daemon's failures come through with code and hint, and nothing is sent twice", async () => {
+  const problem = { error: "sandbox 'x' not found", code: "sandbox_not_found", hint: "look" };
+  const { client, sent } = clientOf(() => json(404, problem));
+  await assert.rejects(client.getSandbox({ params: { id: "x" } }), (error: unknown) => {
+    assert.ok(error instanceof ForkdError);
+    assert.deepEqual(error.toProblem(), problem);
+    return true;
+  });
+  const { client: busy, sent: posts } = clientOf(() => json(503, { ...problem, code: "busy" }));
+  await assert.rejects(busy.createSandboxes({ body: { snapshot_tag: "a" } }), { code: "busy" });
+  assert.deepEqual([sent.length, posts.length], [1, 1]);
+});
+
+test("an answer that is not the daemon's is told as such", async () => {
+  const page = clientOf(() => new Response("<html>", { status: 502 }));
+  await assert.rejects(page.client.version(), { code: "internal", message: "HTTP 502: <html>" });
+  const other = clientOf(() => json(200, { hello: 1 }));
+  await assert.rejects(other.client.version(), /schema/);
+  const text = clientOf(() => new Response("nonsense"));
+  await assert.rejects(text.client.version(), { code: "internal" });
+});
+
+test("nobody answering, a deadline and an abort are told apart", async () => {
+  const down = clientOf(() => {
+    throw new TypeError("fetch failed", { cause: new Error("connect ECONNREFUSED 1.2.3.4:5") });
+  });
+  await assert.rejects(down.client.version(), {
+    code: "daemon_unreachable",
+    message: /ECONNREFUSED/,
+  });
+
+  const never = async (_url: unknown, init: RequestInit = {}): Promise<Response> =>
+    await new Promise((_, reject) => {
+      init.signal?.addEventListener("abort", () => reject(init.signal?.reason));
+    });
+  const slow = new Client({ url: "http://daemon:1", fetch: never });
+  await assert.rejects(slow.version({ timeoutMs: 10 }), { code: "deadline_exceeded" });
+  const stop = new AbortController();
+  const reason = new Error("stop");
+  const call = slow.version({ signal: stop.signal });
+  stop.abort(reason);
+  await assert.rejects(call, (error: unknown) => error === reason);
+});
+
+test("an address that is none is refused at once", () => {
+  for (const url of ["daemon:1", "ftp://x", "/v1"]) {
+    assert.throws(() => new Client({ url }), { code: "bad_request" }, url);
+  }
+});
