@@ -61,10 +61,25 @@ static void copy_file(const char *from, const char *to) {
   close(out);
 }
 
+/* The Node runtime's add-on (openssl-reseed.S). */
+extern const char openssl_reseed_start[];
+extern const char openssl_reseed_end[];
+
+static void write_addon(void) {
+  size_t len = (size_t)(openssl_reseed_end - openssl_reseed_start);
+  int fd = open(ROOT "/run/forkd/runtime/openssl-reseed.node",
+                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0 || write(fd, openssl_reseed_start, len) != (ssize_t)len) {
+    log_line("the Node add-on was not written: %s", strerror(errno));
+  }
+  if (fd >= 0) close(fd);
+}
+
 /* The image has no runtimes of ours: they ride in the initramfs and live on /run. */
 static void copy_runtimes(void) {
   make_dir(ROOT "/run/forkd", 0755);
   make_dir(ROOT "/run/forkd/runtime", 0755);
+  write_addon();
   DIR *dir = opendir("/forkd/runtime");
   if (!dir) return;
   for (struct dirent *e; (e = readdir(dir));) {
