@@ -52,7 +52,7 @@ function isSuiteOnly(data: Finished, failed: boolean): boolean {
 
 /** Node reports a file without tests as one passed test with the file's path as its name. */
 function isEmptyFile(data: Finished, failed: boolean): boolean {
-  if (failed || data.nesting !== 0 || !data.name.endsWith(".test.ts")) return false;
+  if (failed || data.nesting !== 0 || !/\.test\.m?[jt]s$/.test(data.name)) return false;
   return data.file === data.name || data.file?.endsWith(`/${data.name}`) === true;
 }
 

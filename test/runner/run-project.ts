@@ -39,6 +39,8 @@ function nodeArgs(project: NodeProject, options: RunOptions, files: string[]): s
     "--conditions=source",
     "--disable-warning=ExperimentalWarning",
     "--test",
+    // A handle that a failed test leaves open must not hold up the run until its deadline.
+    "--test-force-exit",
     `--test-concurrency=${project.concurrency}`,
     `--test-timeout=${project.fileTimeoutMs}`,
     `--test-reporter=${join(import.meta.dirname, "reporter.ts")}`,
