@@ -149,12 +149,17 @@ test("a package without a usable kernel leaves nothing", { skip }, async () => {
   assert.deepEqual(await readdir(kernelStagingDir(pathsIn("broken"))), []);
 });
 
-test("a damaged record is no kernel", { skip }, async () => {
-  const kernel = await install("damaged", await makePackage("linux-image-damaged"));
+test("a kernel with a damaged record is none, and is replaced by the next install", {
+  skip,
+}, async () => {
+  const file = await makePackage("linux-image-damaged");
+  const kernel = await install("damaged", file);
   const record = join(pathsIn("damaged").kernelsDir, kernel.id, "kernel.json");
   await writeFile(record, '{"format":1,"id":"../x"}');
   assert.equal(await findDefaultKernel(pathsIn("damaged")), undefined);
   assert.deepEqual(await listKernels(pathsIn("damaged")), []);
+  assert.deepEqual(await install("damaged", file), kernel);
+  assert.equal((await listKernels(pathsIn("damaged"))).length, 1);
 });
 
 /** Each program's output, as the kernel's build appends the size behind it. */

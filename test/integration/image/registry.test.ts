@@ -10,6 +10,7 @@ import { after, before, test } from "node:test";
 import { ForkdError } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { buildRootImage } from "@forkd/host/image/build.ts";
+import { run } from "@forkd/host/lib/exec.ts";
 import { sha256File } from "@forkd/host/lib/hash.ts";
 import { rootfsStagingDir } from "@forkd/host/store/rootfs.ts";
 import { missing } from "../../helpers/capabilities.ts";
@@ -167,6 +168,32 @@ test("a tag that moves is followed", { skip }, async () => {
   const after = await build("moving", `${registry.host}/team/moving`);
   assert.notEqual(after.sha256, before.sha256);
   assert.equal(await readInImage(after.path, "/etc/moved"), "yes\n");
+});
+
+test("a digest selects an image, a tag beside it says nothing", { skip }, async () => {
+  const { stdout } = await run([
+    "skopeo",
+    "inspect",
+    "--tls-verify=false",
+    `docker://${registry.host}/team/app:1.0`,
+  ]);
+  const digest = /"Digest": "(sha256:[0-9a-f]{64})"/.exec(stdout)?.[1];
+  const byDigest = await build("digest", `${registry.host}/team/app@${digest}`);
+  const both = await build("digest", `${registry.host}/team/app:none@${digest}`);
+  assert.equal(both.sha256, byDigest.sha256);
+});
+
+test("layers compressed with zstd are unpacked", { skip }, async () => {
+  const at = (name: string): string => `dir:${join(dir.path, name)}`;
+  const copy = ["skopeo", "copy", "--quiet"];
+  await run([...copy, "--dest-decompress", `oci:${dir.path}/layout:app`, at("plain")]);
+  const compress = ["--dest-compress", "--dest-compress-format", "zstd"];
+  await run([...copy, ...compress, at("plain"), at("zstd")]);
+  await pushImage(at("zstd"), `${registry.host}/team/zstd:1.0`);
+  const { path, config } = await build("zstd", `${registry.host}/team/zstd:1.0`);
+  assert.equal(await readInImage(path, "/etc/os-release"), "third\n");
+  assert.equal((await statInImage(path, "/home/u/file"))?.uid, 1234);
+  assert.equal(config.workdir, "/home/u");
 });
 
 test("an image or tag that the registry does not have is not found", { skip }, async () => {

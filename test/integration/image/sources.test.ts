@@ -176,6 +176,8 @@ test("dir: copies a directory, leaves it alone and notices changes", { skip }, a
 test("a directory that holds the data directory is refused", { skip }, async () => {
   const error = await buildFails(`dir:${dir.path}`, "image_invalid");
   assert.match(error.message, /data directory/);
+  await symlink(dir.path, join(dir.path, "around"));
+  await buildFails("dir:around", "image_invalid");
 });
 
 test("a mount point that is a file is refused", { skip }, async () => {

@@ -111,7 +111,7 @@ async function makeTree(
     case "docker-archive": {
       progress("fetching and unpacking the image");
       const digest = source.slice(source.indexOf(":") + 1);
-      return pullImage(ref, digest, { ...place, layoutDir: join(dir, "layout"), signal });
+      return pullImage(ref, digest, { ...place, workDir: dir, signal });
     }
   }
 }

@@ -38,7 +38,7 @@ function rules(ref: OciRef): RewordRule[] {
     },
     {
       words:
-        /dial tcp|connection re|no such host|i\/o timeout|x509|tls:|server gave HTTP response|pinging container registry|EOF|TLS handshake|network is unreachable/i,
+        /toomanyrequests|dial tcp|connection re|no such host|i\/o timeout|x509|tls:|server gave HTTP response|pinging container registry|EOF|TLS handshake|network is unreachable/i,
       code: "registry_unreachable",
       message: `cannot reach the registry of ${what}`,
     },
@@ -54,10 +54,16 @@ function describe(ref: OciRef): string {
 /** As skopeo spells it (containers-transports(5)). */
 function transportName(ref: OciRef, digest: string | null): string {
   if (ref.kind === "registry") {
-    return `docker://${digest === null ? ref.name : `${withoutTag(ref.name)}@${digest}`}`;
+    const name = digest === null ? oneSelector(ref.name) : `${withoutTag(ref.name)}@${digest}`;
+    return `docker://${name}`;
   }
   const path = ref.kind === "oci" ? ref.dir : ref.file;
   return `${ref.kind}:${ref.tag === null ? path : `${path}:${ref.tag}`}`;
+}
+
+/** NAME:TAG@DIGEST means NAME@DIGEST, and skopeo takes only the latter. */
+function oneSelector(name: string): string {
+  return name.replace(/:[A-Za-z0-9_][A-Za-z0-9_.-]*(?=@sha256:)/, "");
 }
 
 function withoutTag(name: string): string {
@@ -92,8 +98,8 @@ async function checkPath(ref: OciRef): Promise<void> {
 }
 
 export interface PullPlace {
-  /** Empty directory for the layers as they come. */
-  readonly layoutDir: string;
+  /** Directory for the layers as they come. */
+  readonly workDir: string;
   /** Where the root directory will be made; must not exist. */
   readonly treeDir: string;
   readonly tmpDir: string;
@@ -109,8 +115,8 @@ export async function pullImage(
   digest: string,
   place: PullPlace,
 ): Promise<ImageConfig> {
-  const { layoutDir, treeDir, tmpDir, signal } = place;
-  const layout = `oci:${layoutDir}:image`;
+  const { workDir, treeDir, tmpDir, signal } = place;
+  const layout = `oci:${join(workDir, "layout")}:image`;
   const verify = ref.kind === "registry" && ref.loopback ? ["--src-tls-verify=false"] : [];
   const source = transportName(ref, digest);
   await skopeo(ref, {
@@ -118,13 +124,38 @@ export async function pullImage(
     timeoutMs: copyTimeoutMs,
     signal,
   });
-  const config = await skopeo(ref, {
-    args: ["inspect", "--config", "--raw", layout],
-    timeoutMs: inspectTimeoutMs,
-    signal,
-  });
-  await unpack(ref, `${layoutDir}:image`, { treeDir, signal });
-  return parseImageConfig(config.stdout);
+  const inspect = async (what: readonly string[]): Promise<string> => {
+    const args = ["inspect", "--raw", ...what, layout];
+    return (await skopeo(ref, { args, timeoutMs: inspectTimeoutMs, signal })).stdout;
+  };
+  const config = parseImageConfig(await inspect(["--config"]));
+  const plain = hasZstdLayer(await inspect([])) ? await decompress(ref, layout, place) : layout;
+  await unpack(ref, plain.slice("oci:".length), { treeDir, signal });
+  return config;
+}
+
+/** umoci takes layers compressed with gzip, or not at all. */
+function hasZstdLayer(manifest: string): boolean {
+  return /"mediaType"\s*:\s*"[^"]*\+zstd"/.test(manifest);
+}
+
+/** The same image with plain layers; skopeo decompresses only into its own kind of directory. */
+async function decompress(
+  ref: OciRef,
+  layout: string,
+  { workDir, tmpDir, signal }: PullPlace,
+): Promise<string> {
+  const dir = `dir:${join(workDir, "plain")}`;
+  const plain = `oci:${join(workDir, "plain-layout")}:image`;
+  const hops = [
+    ["--dest-decompress", layout, dir],
+    ["--dest-oci-accept-uncompressed-layers", dir, plain],
+  ];
+  for (const hop of hops) {
+    const args = ["--tmpdir", tmpDir, "copy", "--quiet", ...hop];
+    await skopeo(ref, { args, timeoutMs: copyTimeoutMs, signal });
+  }
+  return plain;
 }
 
 async function unpack(

@@ -28,8 +28,8 @@ const tagPattern = new RegExp(`^${tagText}$`);
 const loopbackHost = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/;
 
 /**
- * Reads what `forkd from-image` takes. Relative paths are taken from `cwd`. Throws image_invalid for
- * a text that is no form of it; whether the image exists is not looked at.
+ * Reads what `forkd from-image` takes. Relative paths are taken from `cwd`. Throws image_invalid
+ * for a text that is no form of it; whether the image exists is not looked at.
  */
 export function parseImageRef(text: string, cwd: string): ImageRef {
   if (text.length > refBytesMax || /[\0-\x20\x7f]/.test(text)) throw invalid(text.slice(0, 80));

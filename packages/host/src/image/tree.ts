@@ -1,5 +1,5 @@
-import { chmod, lstat, mkdir, readdir } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { chmod, lstat, mkdir, readdir, realpath } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../lib/atomic.ts";
 import { reword, runTool } from "./tools.ts";
@@ -70,19 +70,20 @@ export async function unpackTar(file: string, { treeDir, signal }: TreePlace): P
 
 /** Copies a directory of the user, who keeps it as it was. Does not enter other file systems. */
 export async function copyTree(dir: string, { treeDir, signal }: TreePlace): Promise<void> {
-  if (!relative(dir, treeDir).startsWith("..")) {
+  const [source, parent] = await Promise.all([realpath(dir), realpath(dirname(treeDir))]);
+  if (!relative(source, parent).startsWith("..")) {
     throw new ForkdError("image_invalid", `${dir} holds forkd's own data directory`, {
       hint: "choose a directory below it, or move forkd with FORKD_DATA_DIR",
     });
   }
   await mkdir(treeDir, { mode: 0o755 });
   const argv = ["cp", "--archive", "--reflink=auto", "--sparse=auto", "--one-file-system"];
-  await runTool([...argv, "--", `${dir}/.`, treeDir], { timeoutMs: copyTimeoutMs, signal });
+  await runTool([...argv, "--", `${source}/.`, treeDir], { timeoutMs: copyTimeoutMs, signal });
 }
 
 /**
- * Makes the directories that the guest mounts over where they are absent. Throws image_invalid for a
- * tree that is empty or where something else has such a name.
+ * Makes the directories that the guest mounts over where they are absent. Throws image_invalid for
+ * a tree that is empty or where something else has such a name.
  */
 export async function ensureMountPoints(treeDir: string): Promise<void> {
   if ((await readdir(treeDir)).length === 0) {

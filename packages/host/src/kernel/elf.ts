@@ -10,8 +10,8 @@ export function isElf(bytes: Uint8Array): boolean {
 
 /**
  * Content of one section of a 64-bit little-endian ELF file, undefined when there is none of that
- * name. Throws RangeError when the file is no such ELF or an offset points outside it. Field offsets:
- * System V ABI, "ELF Header" and "Section Header".
+ * name. Throws RangeError when the file is no such ELF or an offset points outside it. Offsets of
+ * fields: System V ABI, "ELF Header" and "Section Header".
  */
 export function findSection(file: Buffer, name: string): Buffer | undefined {
   const classAndOrder = file.subarray(4, 6);

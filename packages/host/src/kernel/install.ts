@@ -17,7 +17,7 @@ import {
 import { downloadPackages, findKernelPackages, metaPackageFor, updateLists } from "./apt.ts";
 import { extractVmlinux, parseBzImage } from "./bzimage.ts";
 import { findGuestParts, type GuestParts } from "./guest-parts.ts";
-import { collectModules, type KernelModule } from "./modules.ts";
+import { collectModules, guestModules, type KernelModule } from "./modules.ts";
 import { bootableKernel } from "./resolve.ts";
 
 export interface InstallKernelOptions {
@@ -50,7 +50,9 @@ async function installStored(options: InstallKernelOptions): Promise<StoredKerne
   const { paths, progress } = options;
   const packages = options.source === undefined ? await choosePackages(options) : null;
   const origin = (packages ?? options.source ?? []).join(" ");
-  const present = (await listKernels(paths)).find(({ record }) => record.origin === origin);
+  const present = (await listKernels(paths)).find(
+    ({ record }) => record.origin === origin && record.wanted.join() === guestModules.join(),
+  );
   if (present !== undefined && packages !== null) {
     progress(`kernel ${present.record.release} is installed already`);
     return present;
@@ -134,6 +136,7 @@ function makeRecord({ release, origin, modules, vmlinuz, vmlinux }: RecordParts)
     release,
     origin,
     installed_at_unix: Math.floor(Date.now() / 1000),
+    wanted: guestModules,
     sha256,
     modules: listed,
   };

@@ -1,5 +1,5 @@
-import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, readFile, rename } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno, publishDir, writeFileAtomic } from "../lib/atomic.ts";
 
@@ -32,6 +32,8 @@ export interface KernelRecord {
   /** Distribution package and version that it came from, for example "name=1.2-3". */
   readonly origin: string;
   readonly installed_at_unix: number;
+  /** What was looked for when the modules were chosen; not all exist in every kernel. */
+  readonly wanted: readonly string[];
   readonly sha256: { readonly vmlinuz: string; readonly vmlinux: string };
   /** Modules of the initramfs, in load order; files beside the record are named after them. */
   readonly modules: readonly { readonly name: string; readonly sha256: string }[];
@@ -114,7 +116,8 @@ export async function loadKernel(paths: KernelPaths, id: string): Promise<Stored
 
 /**
  * Makes a staged directory the kernel of its record and the default. A kernel of the same id is the
- * same by content and is kept.
+ * same by content and is kept; one whose record is broken is moved beside the staged directory,
+ * whose parent the caller removes.
  */
 export async function publishKernel(
   paths: KernelPaths,
@@ -125,7 +128,11 @@ export async function publishKernel(
     mode: 0o644,
   });
   if ((await findKernel(paths, record.id)) === undefined) {
-    await publishDir(staging, join(paths.kernelsDir, record.id));
+    const target = join(paths.kernelsDir, record.id);
+    await rename(target, join(dirname(staging), "broken")).catch((error: unknown) => {
+      if (!isErrno(error, "ENOENT")) throw error;
+    });
+    await publishDir(staging, target);
   }
   await writeFileAtomic(defaultPointer(paths), `${record.id}\n`, { mode: 0o644 });
   return loadKernel(paths, record.id);
@@ -154,6 +161,7 @@ function isRecordShape(value: unknown): value is KernelRecord {
     isObject(value["sha256"]) &&
     typeof value["sha256"]["vmlinuz"] === "string" &&
     typeof value["sha256"]["vmlinux"] === "string" &&
+    Array.isArray(value["wanted"]) &&
     Array.isArray(value["modules"]) &&
     value["modules"].every(
       (module: unknown) =>
