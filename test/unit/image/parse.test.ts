@@ -124,6 +124,10 @@ test("a tool's failure is reworded by what it said, others are passed on", () =>
   assert.ok(failure instanceof ForkdError);
   assert.equal(failure.code, "image_not_found");
   assert.equal(failure.message, 'absent: no such image "a"');
+  const words = "x exited with 1: E: no such image b\nE: giving up";
+  const early = reword(new ForkdError("tool_failed", words), rules);
+  assert.ok(early instanceof ForkdError);
+  assert.equal(early.message, "absent: x exited with 1: E: no such image b");
   const other = new ForkdError("disk_full", "no such image");
   assert.equal(reword(other, rules), other);
   const aborted = new DOMException("stop", "AbortError");

@@ -37,7 +37,9 @@ export async function bootstrapDebian(options: BootstrapOptions): Promise<void> 
       timeoutMs: bootstrapTimeoutMs,
       signal: options.signal,
       onLine: (line) => {
-        const step = /^I: (.+)$/.exec(line)?.[1];
+        const step = /^I: ((?:running|downloading|extracting|installing|cleaning) .+)$/.exec(
+          line,
+        )?.[1];
         if (step !== undefined) options.progress(step);
       },
     });

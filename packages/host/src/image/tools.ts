@@ -60,7 +60,7 @@ export function reword(error: unknown, rules: readonly RewordRule[]): unknown {
   if (!(error instanceof ForkdError) || error.code !== "tool_failed") return error;
   const rule = rules.find(({ words }) => words.test(error.message));
   if (rule === undefined) return error;
-  return new ForkdError(rule.code, `${rule.message}: ${lastWords(error.message)}`, {
+  return new ForkdError(rule.code, `${rule.message}: ${reasonIn(error.message, rule.words)}`, {
     ...(rule.hint !== undefined && { hint: rule.hint }),
     cause: error,
   });
@@ -73,13 +73,13 @@ export interface RewordRule {
   readonly hint?: string;
 }
 
-const lastWordsMax = 400;
+const reasonCharsMax = 400;
 
-/** The last line that a tool printed, where the reason is. */
-function lastWords(message: string): string {
+/** The line with the words, of several the last. */
+function reasonIn(message: string, words: RegExp): string {
   const lines = message.split("\n").filter((line) => line.trim() !== "");
-  const last = lines.at(-1) ?? "";
+  const line = lines.findLast((candidate) => words.test(candidate)) ?? lines.at(-1) ?? "";
   // Tools written in Go log as key=value lines; the text is in msg.
-  const text = /\bmsg="((?:[^"\\]|\\.)*)"/.exec(last)?.[1]?.replaceAll('\\"', '"') ?? last;
-  return text.slice(-lastWordsMax);
+  const text = /\bmsg="((?:[^"\\]|\\.)*)"/.exec(line)?.[1]?.replaceAll('\\"', '"') ?? line;
+  return text.trim().slice(-reasonCharsMax);
 }

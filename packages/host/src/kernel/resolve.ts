@@ -27,8 +27,8 @@ export interface KernelChoice {
 
 /**
  * The kernel to boot. Without a choice it is the installed default, with an initramfs of the
- * present agent. A brought kernel gets the modules of an installed kernel of the same release, if there is
- * one; else it must have its virtio drivers built in.
+ * present agent. A brought kernel gets the modules of an installed kernel of the same release, if
+ * there is one; else it must have its virtio drivers built in.
  *
  * Throws kernel_not_found, image_invalid for a file that is no kernel, tool_missing when the agent
  * is not built.
