@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Duplex } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { ForkdError } from "@forkd/api";
 import { withDeadline } from "../lib/deadline.ts";
+import { nativeTool } from "../lib/native.ts";
 import { identifyProcess, type ProcessIdentity } from "../linux/proc.ts";
 import type { VmEnd } from "./engine.ts";
 
@@ -50,7 +50,7 @@ export class VmmProcess {
     try {
       for (const path of request.files) files.push(openSync(path, "r"));
       const sockets = Array.from({ length: request.sockets }, () => "pipe" as const);
-      const child = spawn(launcherPath(), launcherArgs(request), {
+      const child = spawn(nativeTool("forkd-launch"), launcherArgs(request), {
         cwd: request.workDir,
         detached: true,
         stdio: ["ignore", log, log, ...sockets, ...files],
@@ -121,14 +121,6 @@ function launcherArgs(request: VmmSpawn): string[] {
     "--",
     ...request.argv,
   ];
-}
-
-/** In a checkout, native/build; in an installed package, beside the compiled code. */
-function launcherPath(): string {
-  return (
-    process.env["FORKD_LAUNCHER"] ??
-    fileURLToPath(new URL("../../../../native/build/forkd-launch", import.meta.url))
-  );
 }
 
 function logTail(workDir: string): string {

@@ -16,6 +16,8 @@ import { createWorkDir, parentWorkName, removeWorkDir } from "./work-dir.ts";
 /** Emulated guests boot in about five seconds on an idle host; a loaded one is much slower. */
 const bootTimeoutMs = 120_000;
 const freezeTimeoutMs = 30_000;
+/** Lines of the guest's console in a message. */
+const consoleLinesMax = 12;
 
 interface Parent {
   readonly vm: BootedVm;
@@ -103,10 +105,12 @@ async function capture(plan: Plan): Promise<void> {
   }
 }
 
-async function warmUp(plan: Plan, { session }: Parent): Promise<Warmed> {
+async function warmUp(plan: Plan, { vm, session }: Parent): Promise<Warmed> {
   const { request, progress } = plan;
   const started = performance.now();
-  const hello = await session.hello;
+  const hello = await session.hello.catch((error: unknown) => {
+    throw neverBooted(vm, error);
+  });
   const bootMs = performance.now() - started;
   progress(`the guest booted in ${Math.round(bootMs)} ms; warming`);
   const detail = await warm(session, {
@@ -145,10 +149,21 @@ async function guestDied(vm: BootedVm): Promise<ForkdError> {
       "the disk is full: the parent's memory could not be written",
     );
   }
-  const console = vm.consoleTail().trim().split("\n").slice(-12).join("\n");
-  const words = [end.log, console].filter((text) => text !== "").join("\n");
+  const words = [end.log, lastWords(vm)].filter((text) => text !== "").join("\n");
   const how = end.signal ?? `exit ${end.exitCode}`;
   return new ForkdError("warmup_failed", `the guest ended before it was warm (${how}): ${words}`);
+}
+
+function neverBooted(vm: BootedVm, cause: unknown): ForkdError {
+  const message = `the guest did not boot to its agent; its console ends with: ${lastWords(vm)}`;
+  return new ForkdError("warmup_timeout", message, {
+    hint: "try another guest kernel with --kernel, or install one: forkd kernel install",
+    cause,
+  });
+}
+
+function lastWords(vm: BootedVm): string {
+  return vm.consoleTail().trim().split("\n").slice(-consoleLinesMax).join("\n");
 }
 
 /** Pages of zeros cost no disk and no page cache. */

@@ -52,30 +52,42 @@ function memoryObject(machine: Machine, path: string, share: "on" | "off"): stri
   return `memory-backend-file,id=mem,size=${machine.memoryMib}M,mem-path=${file},share=${share}`;
 }
 
-/** Kernel command line of a parent; docs/guest-protocol.md and the QEMU notes have the reasons. */
-export function kernelCommandLine(spec: BootSpec): string {
-  const words = [
-    "console=ttyS0",
-    "reboot=t",
-    "panic=-1",
-    "random.trust_cpu=on",
-    "tsc=reliable",
-    "no_timer_check",
-    "quiet",
-    "forkd.root=vda",
-  ];
+/** What any guest of ours boots with. */
+const commonWords = [
+  "console=ttyS0",
+  "quiet",
+  "reboot=t",
+  "panic=-1",
+  "random.trust_cpu=on",
+  // A child that was frozen for a day is no soft lockup, and an idle one need not wake to say so.
+  "nowatchdog",
+  "forkd.root=vda",
+];
+
+/**
+ * Under emulation: trust the counter, with the frequency that the host measured, since without it
+ * the kernel ticks 250 times a second; and no work-arounds for the speculation of a processor that
+ * does not speculate, each of which is more code to translate.
+ */
+function emulationWords(tscKhz: number): string[] {
+  return ["tsc=reliable", `tsc_early_khz=${tscKhz}`, "no_timer_check", "mitigations=off"];
+}
+
+/** Kernel command line of a parent. `tscKhz` is null under hardware virtualisation. */
+export function kernelCommandLine(spec: BootSpec, tscKhz: number | null): string {
+  const words = [...commonWords, ...(tscKhz === null ? [] : emulationWords(tscKhz))];
   if (spec.upperMib !== null) words.push(`forkd.upper_mib=${spec.upperMib}`);
   return words.join(" ");
 }
 
 /** A parent: kernel and console given, RAM shared with its file. Sockets: QMP, console. */
-export function bootArgv(spec: BootSpec): string[] {
+export function bootArgv(spec: BootSpec, tscKhz: number | null): string[] {
   return [
     program,
     ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, spec.memoryFile, "on")),
     ...["-chardev", `socket,id=console,fd=${consoleFd}`, "-serial", "chardev:console"],
     ...["-kernel", spec.kernel.vmlinuz, "-initrd", spec.kernel.initrd],
-    ...["-append", kernelCommandLine(spec)],
+    ...["-append", kernelCommandLine(spec, tscKhz)],
   ];
 }
 

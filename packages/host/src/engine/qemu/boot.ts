@@ -4,6 +4,7 @@ import type { BootedVm, BootSpec } from "../engine.ts";
 import { VmmProcess } from "../process.ts";
 import { bootArgv } from "./argv.ts";
 import { Qmp } from "./qmp.ts";
+import { hostTscKhz } from "./tsc.ts";
 import { QemuVm } from "./vm.ts";
 
 const consoleTailCharsMax = 16 * 1024;
@@ -11,9 +12,10 @@ const consoleTailCharsMax = 16 * 1024;
 /** Starts a parent. It runs when this resolves; its agent answers when it has booted. */
 export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
   await createSparse(spec.memoryFile, spec.machine.memoryMib);
+  const tscKhz = spec.machine.accel === "tcg" ? await hostTscKhz() : null;
   const started = performance.now();
   const process = await VmmProcess.start({
-    argv: bootArgv(spec),
+    argv: bootArgv(spec, tscKhz),
     workDir: spec.workDir,
     dieWithParent: true,
     sockets: 2,

@@ -16,7 +16,7 @@ import { restoreQemu } from "./restore.ts";
  * `max` keeps the time stamp counter, without which an emulated guest ticks 250 times a second and
  * an idle child costs 4 % of a core.
  */
-const cpuOf = { kvm: "host", tcg: "max" } as const;
+const cpuOf = { kvm: "host", tcg: "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16" } as const;
 
 /** The QEMU engine: KVM where it works, emulation everywhere else. */
 export class QemuEngine implements Engine {
