@@ -101,9 +101,9 @@ def _evaluate(code, namespace):
             reply["error"] = "%s: %s" % (kind, error)
         except Exception:
             reply["error"] = kind
-        # The two frames of this file are no business of the caller.
+        # The frames of this file, and of the parser, are no business of the caller.
         tb = error.__traceback__
-        while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+        while tb is not None and tb.tb_frame.f_code.co_filename in (__file__, ast.__file__):
             tb = tb.tb_next
         reply["traceback"] = "".join(traceback.format_exception(type(error), error, tb))
     finally:

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "files.h"
-#include "limits.h"
+#include "bounds.h"
 #include "log.h"
 #include "loop.h"
 

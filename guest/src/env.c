@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "limits.h"
+#include "bounds.h"
 
 void env_init(struct env *e) {
   e->list = xalloc(sizeof *e->list);

@@ -6,7 +6,7 @@
 
 #include "buf.h"
 #include "json.h"
-#include "limits.h"
+#include "bounds.h"
 #include "log.h"
 #include "loop.h"
 #include "reseed.h"

@@ -10,7 +10,7 @@
 #include "identity.h"
 #include "job.h"
 #include "json.h"
-#include "limits.h"
+#include "bounds.h"
 
 #define HOOKS_DIR "/etc/forkd/fork.d"
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "identity.h"
-#include "limits.h"
+#include "bounds.h"
 
 const char *system_entropy(const uint8_t *bytes, size_t len) {
   struct {

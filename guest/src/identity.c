@@ -9,7 +9,7 @@
 #include "base64.h"
 #include "files.h"
 #include "gate.h"
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 #include "reseed.h"
 #include "session.h"

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "buf.h"
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 #include "reap.h"
 

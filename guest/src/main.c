@@ -10,7 +10,7 @@
 #include "files.h"
 #include "identity.h"
 #include "job.h"
-#include "limits.h"
+#include "bounds.h"
 #include "log.h"
 #include "loop.h"
 #include "reap.h"

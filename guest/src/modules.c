@@ -8,7 +8,7 @@
 
 #include "boot.h"
 #include "files.h"
-#include "limits.h"
+#include "bounds.h"
 #include "log.h"
 
 static void load(const char *path) {

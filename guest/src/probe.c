@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "files.h"
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 
 static struct timer again;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "limits.h"
+#include "bounds.h"
 
 static void trim(const char **from, const char **to) {
   while (*from < *to && isspace((unsigned char)**from)) (*from)++;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "eval.h"
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 #include "runtime.h"
 

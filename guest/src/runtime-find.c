@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base.h"
-#include "limits.h"
+#include "bounds.h"
 #include "recipe.h"
 #include "runtime.h"
 

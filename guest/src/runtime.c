@@ -13,7 +13,7 @@
 #include "base.h"
 #include "eval.h"
 #include "job.h"
-#include "limits.h"
+#include "bounds.h"
 #include "log.h"
 #include "loop.h"
 #include "reap.h"

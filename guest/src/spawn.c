@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,13 +27,10 @@ static void __attribute__((noreturn)) fail(struct child *c, enum spawn_stage sta
   _exit(127);
 }
 
+/* A raw call, because the libc keeps two signals for itself. All zero is SIG_DFL. */
 static void default_signals(void) {
-  struct sigaction action;
-  memset(&action, 0, sizeof action);
-  action.sa_handler = SIG_DFL;
-  for (int i = 1; i < NSIG; i++) {
-    if (i != SIGKILL && i != SIGSTOP) sigaction(i, &action, NULL);
-  }
+  static const uint64_t action[4];
+  for (int i = 1; i < NSIG; i++) syscall(SYS_rt_sigaction, i, action, NULL, 8);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
@@ -53,6 +51,8 @@ static void place_fds(struct child *c) {
   for (int i = 0; i < SPAWN_FDS; i++) {
     if (high[i] >= 0 && dup2(high[i], i) < 0) fail(c, SPAWN_FDS_STAGE);
   }
+  /* All others close on exec anyway, but for what this process may have inherited itself. */
+  syscall(SYS_close_range, c->what->fds[3] >= 0 ? 4 : 3, ~0U, 0);
 }
 
 /* Raw calls: the libc's own would change every thread, and this one shares memory with its parent. */

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 
 struct conn {

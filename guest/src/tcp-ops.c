@@ -3,7 +3,7 @@
 
 #include "base.h"
 #include "eval.h"
-#include "limits.h"
+#include "bounds.h"
 #include "session.h"
 #include "tcp-conn.h"
 

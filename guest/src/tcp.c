@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "gate.h"
-#include "limits.h"
+#include "bounds.h"
 #include "log.h"
 #include "loop.h"
 #include "tcp-conn.h"

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "limits.h"
+#include "bounds.h"
 
 struct user {
   uid_t uid;

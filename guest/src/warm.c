@@ -7,7 +7,7 @@
 
 #include "base.h"
 #include "files.h"
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 #include "probe.h"
 #include "recipe.h"

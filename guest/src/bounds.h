@@ -1,6 +1,6 @@
 /* Every bound of the agent, named, with its unit. Those of the wire are in docs/guest-protocol.md. */
-#ifndef FORKD_LIMITS_H
-#define FORKD_LIMITS_H
+#ifndef FORKD_BOUNDS_H
+#define FORKD_BOUNDS_H
 
 #define AGENT_VERSION "0.6.0"
 #define PROTOCOL_VERSION 1

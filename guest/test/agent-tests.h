@@ -1,0 +1,12 @@
+/* Tests against a running agent. */
+#ifndef FORKD_AGENT_TESTS_H
+#define FORKD_AGENT_TESTS_H
+
+void agent_session(void);
+void agent_exec(void);
+void agent_python(void);
+void agent_node(void);
+void agent_recipe(void);
+void agent_tcp(void);
+
+#endif

@@ -1,0 +1,15 @@
+#include <signal.h>
+
+#include "agent-tests.h"
+#include "tap.h"
+
+int main(void) {
+  signal(SIGPIPE, SIG_IGN);
+  agent_session();
+  agent_exec();
+  agent_python();
+  agent_node();
+  agent_recipe();
+  agent_tcp();
+  return tap_end();
+}
