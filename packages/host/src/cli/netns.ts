@@ -32,7 +32,7 @@ export function exchangeLineIn(netns: string): ExchangeLine {
       const problem = toForkdError(error);
       if (problem.code !== "tool_failed") throw problem;
       throw new ForkdError("agent_unavailable", `in namespace ${netns}: ${problem.message}`, {
-        hint: "entering a network namespace needs root; list them with: ip netns list",
+        hint: "check the address inside the namespace; entering one needs root",
         cause: error,
       });
     }
