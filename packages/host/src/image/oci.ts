@@ -38,7 +38,7 @@ function rules(ref: OciRef): RewordRule[] {
     },
     {
       words:
-        /toomanyrequests|dial tcp|connection re|no such host|i\/o timeout|x509|tls:|server gave HTTP response|pinging container registry|EOF|TLS handshake|network is unreachable/i,
+        /toomanyrequests|talk to a V1|unexpected HTTP status|dial tcp|connection re|no such host|i\/o timeout|x509|tls:|server gave HTTP response|pinging container registry|EOF|TLS handshake|network is unreachable/i,
       code: "registry_unreachable",
       message: `cannot reach the registry of ${what}`,
     },
