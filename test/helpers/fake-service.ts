@@ -46,6 +46,8 @@ export class FakeService implements ForkService {
   fault: unknown;
   /** What exec, eval and ping wait for before they answer. */
   hold: Promise<void> = Promise.resolve();
+  /** How many of those are under way. */
+  working = 0;
   closedWith: string | undefined;
 
   async listSnapshots(): Promise<SnapshotInfo[]> {
@@ -138,7 +140,10 @@ export class FakeService implements ForkService {
   }
 
   async #work(): Promise<void> {
-    await this.hold;
+    this.working += 1;
+    await this.hold.finally(() => {
+      this.working -= 1;
+    });
     if (this.fault !== undefined) throw this.fault;
   }
 

@@ -9,6 +9,7 @@ import { type AuditSink, installAudit } from "./audit.ts";
 import { installAuth } from "./auth.ts";
 import type { Bind } from "./bind.ts";
 import { installBodyParsers } from "./body.ts";
+import { installIdleClose } from "./connections.ts";
 import { answerUnparsed, installErrorDoor } from "./error-door.ts";
 import { Metrics } from "./metrics.ts";
 import { installNotFound } from "./not-found.ts";
@@ -61,6 +62,7 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
     // Too long an id is refused by its own grammar.
     routerOptions: { maxParamLength: http.maxHeaderSize },
   });
+  installIdleClose(app, config.tls !== null);
   installAnswerHeaders(app);
   installAccessLog(app, log);
   installAudit(app, audit);
@@ -93,7 +95,15 @@ function createHttpServer(config: ServerConfig, handler: http.RequestListener): 
   const server =
     config.tls === null
       ? http.createServer(options, handler)
-      : https.createServer({ ...options, ...config.tls, minVersion: "TLSv1.2" }, handler);
+      : https.createServer(
+          {
+            ...options,
+            ...config.tls,
+            minVersion: "TLSv1.2",
+            handshakeTimeout: config.headersMaxMs,
+          },
+          handler,
+        );
   server.maxConnections = limits.connectionsMax;
   return server;
 }
@@ -132,9 +142,11 @@ function installClosing(app: FastifyInstance): void {
   app.addHook("preClose", async () => {
     isClosing = true;
   });
-  app.addHook("onRequest", async (_request, reply) => {
-    if (!isClosing) return;
-    reply.header("connection", "close");
-    throw new ForkdError("busy", "the daemon is stopping");
+  app.addHook("onRequest", async () => {
+    if (isClosing) throw new ForkdError("busy", "the daemon is stopping");
+  });
+  // A connection that was kept for a next request would hold up the close.
+  app.addHook("onSend", async (_request, reply) => {
+    if (isClosing) reply.header("connection", "close");
   });
 }
