@@ -36,10 +36,11 @@ check "a descriptor that is none of its own is 125" 125 "$(code_of "$launch" --k
 check "a parent that is gone is 125" 125 "$(code_of "$launch" --die-with-parent 4194304 -- true)"
 check "the launcher becomes the program: same pid" same \
   "$("$launch" -- sh -c '[ "$(cat /proc/$$/comm)" = sh ] && echo same')"
+is_5_open='[ -e /proc/$$/fd/5 ] && echo open || echo closed'
 check "descriptors from N on are closed" closed \
-  "$("$launch" --keep-fds 5 -- sh -c '[ -e /proc/$$/fd/5 ] && echo open || echo closed' 5</dev/null)"
+  "$("$launch" --keep-fds 5 -- sh -c "$is_5_open" 5</dev/null)"
 check "descriptors below N stay" open \
-  "$("$launch" --keep-fds 6 -- sh -c '[ -e /proc/$$/fd/5 ] && echo open || echo closed' 5</dev/null)"
+  "$("$launch" --keep-fds 6 -- sh -c "$is_5_open" 5</dev/null)"
 check "the out-of-memory score is set" 300 \
   "$("$launch" --oom-score-adj 300 -- cat /proc/self/oom_score_adj)"
 if grep -q '^THP_enabled:' /proc/self/status; then
