@@ -25,7 +25,8 @@ void gate_close(void) {
 
 void op_freeze(struct ticket ticket, const struct json *request) {
   (void)request;
-  sync();
+  /* Not on a development host, where it would wait for everybody's writes. */
+  if (getpid() == 1) sync();
   gate_close();
   reply_begin();
   reply_send(ticket, FRAME_REPLY);

@@ -7,7 +7,8 @@
 #include "buf.h"
 #include "json.h"
 
-enum probe_kind { PROBE_EXIT, PROBE_TCP, PROBE_FILE, PROBE_LINE, PROBE_READY_JSON };
+/* PROBE_NONE: was seen, nothing more to look for. */
+enum probe_kind { PROBE_EXIT, PROBE_NONE, PROBE_TCP, PROBE_FILE, PROBE_LINE, PROBE_READY_JSON };
 
 struct probe {
   enum probe_kind kind;

@@ -76,7 +76,7 @@ static void output(void *arg, int which, const uint8_t *data, size_t len) {
   if (strcmp(warm.state, "pending") != 0) return;
   buf_add_tail(&warm.tail, data, len, WARM_TAIL_BYTES);
   if (!probe_output(&warm.probe, which, data, len)) return;
-  warm.probe.kind = PROBE_TCP; /* not looked for again; probe_start was never called */
+  warm.probe.kind = PROBE_NONE;
   command_ready();
 }
 
