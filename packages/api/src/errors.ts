@@ -2,7 +2,7 @@
  * Every failure that forkd reports, in one table.
  *
  * A code is API: clients match on it, docs/errors.md is generated from it, and a test keeps both
- * equal. The status is the HTTP answer, `retryable` says whether the same request may succeed later.
+ * equal. The status is the HTTP answer; `retryable` says that the same request may succeed later.
  */
 interface ErrorSpec {
   readonly status: number;

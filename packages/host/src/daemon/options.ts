@@ -1,4 +1,4 @@
-/** One option of `forkd-controller serve`: `--NAME VALUE`, or the variable when there is no flag. */
+/** One option of `forkd-controller serve`: `--NAME VALUE`, else its variable, else its fallback. */
 export interface DaemonOption {
   readonly env: string;
   /** What stands for the value in help; null for a switch. */
@@ -18,7 +18,7 @@ const option = (
   fallback: words[1],
 });
 
-/** Every option with its flag's name; help, parsing and the configuration's schema derive from it. */
+/** Every option by its flag's name; help, parsing and the configuration's schema derive from it. */
 export const daemonOptions = {
   bind: option("FORKD_BIND", "ADDR:PORT", ["Where to listen", "127.0.0.1:8889"]),
   "data-dir": option("FORKD_DATA_DIR", "DIR", [
