@@ -1,14 +1,41 @@
-import { accessSync, constants, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** False when this host can run the test, else what it lacks: for `test(name, { skip })`. */
-export function missing(needs: {
+/** What a test needs of its host. */
+export interface Needs {
   readonly root?: boolean;
   readonly programs?: readonly string[];
-}): string | false {
+  /** Device files that must open for reading and writing, such as /dev/kvm. */
+  readonly devices?: readonly string[];
+  /** Files of this checkout that a build makes, relative to its root. */
+  readonly built?: readonly string[];
+  /** Package archives; FORKD_TEST_OFFLINE=1 says that there are none. */
+  readonly network?: boolean;
+}
+
+const repoRoot = join(import.meta.dirname, "../..");
+
+/** False when this host can run the test, else what it lacks: for `test(name, { skip })`. */
+export function missing(needs: Needs): string | false {
   if (needs.root === true && process.getuid?.() !== 0) return "needs root";
+  if (needs.network === true && process.env["FORKD_TEST_OFFLINE"] === "1") {
+    return "needs package archives, and FORKD_TEST_OFFLINE is set";
+  }
   const absent = (needs.programs ?? []).filter((name) => !hasProgram(name));
-  return absent.length > 0 && `needs ${absent.join(", ")} (apt-get install)`;
+  if (absent.length > 0) return `needs ${absent.join(", ")} (apt-get install)`;
+  const shut = (needs.devices ?? []).filter((path) => !opens(path));
+  if (shut.length > 0) return `needs ${shut.join(", ")}`;
+  const unbuilt = (needs.built ?? []).filter((path) => !existsSync(join(repoRoot, path)));
+  return unbuilt.length > 0 && `needs ${unbuilt.join(", ")} (npm run native)`;
+}
+
+function opens(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function hasProgram(name: string): boolean {
