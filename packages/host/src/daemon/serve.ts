@@ -40,8 +40,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   resources.defer(() => drain(app, options));
   const bind = await listen(app, config.bind);
   const url = `${config.tls === null ? "http" : "https"}://${formatBind(bind)}`;
-  log.info("listening", { url, pid: process.pid, version: options.version, paths: config.paths });
   options.announce(url);
+  log.info("listening", { url, pid: process.pid, version: options.version, paths: config.paths });
   await aborted(options.stop);
 }
 
