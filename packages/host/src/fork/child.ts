@@ -74,7 +74,7 @@ interface Opened {
   readonly identity: Attestation;
 }
 
-/** Attach, identity and start go out together: the guest finds its orders when it wakes. */
+/** The attach is written before the guest runs, so that it finds it when it wakes. */
 async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
   const { snapshot, id } = plan;
   const token = Buffer.from(snapshot.manifest.agent.attach_token, "hex");
@@ -85,11 +85,9 @@ async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
     machineId: randomBytes(16).toString("hex"),
   };
   const proven = async (): Promise<Attestation> => {
-    const [, identity] = await Promise.all([
-      vm.resume(),
-      identify(session, request, identityTimeoutMs),
-      session.hello,
-    ]);
+    // The time in the identity is right only if the guest reads it at once: so once it is awake.
+    await Promise.all([vm.resume(), session.hello]);
+    const identity = await identify(session, request, identityTimeoutMs);
     requireProof(identity, request);
     return identity;
   };
