@@ -1,4 +1,4 @@
-/* Every bound of the agent, named, with its unit. Those of the wire are in docs/guest-protocol.md. */
+/* Every bound of the agent, named, with its unit; those of the wire: docs/guest-protocol.md. */
 #ifndef FORKD_BOUNDS_H
 #define FORKD_BOUNDS_H
 

@@ -16,7 +16,7 @@ struct buf {
   bool overflow;
 };
 
-/* Allocates or ends the process: every size is bounded by bounds.h, so failure means a dead guest. */
+/* Allocates or ends the process: every size is bounded, so failure means a dead guest. */
 void *xalloc(size_t size);
 void *xrealloc(void *old, size_t size);
 char *xstrndup(const char *text, size_t len);

@@ -11,7 +11,7 @@
 void files_set_root(const char *root);
 /* Writes the real path into `out`; false when it does not fit. */
 bool files_path(const char *path, char out[PATH_BYTES_MAX]);
-/* Whole content, NUL-terminated, to be freed; NULL when absent, not a regular file or over `max`. */
+/* Whole content, NUL-terminated, to be freed; NULL when absent, not a plain file or over `max`. */
 char *file_read(const char *path, size_t max, size_t *len);
 /* Writes temp + rename in the same directory, which is made when absent (one level). */
 bool file_write(const char *path, const char *text, size_t len, unsigned mode);

@@ -35,7 +35,12 @@ static struct {
   char machine_id[33];
   char reseeded[512]; /* JSON array */
   bool reseed_pending;
+  double steps_ms[4]; /* when each was over, since the request came */
 } id;
+
+static const char *const step_names[] = {"system", "files", "reseed", "hooks"};
+
+static void step_over(int step) { id.steps_ms[step] = (double)(now_ns() - id.received_ns) / 1e6; }
 
 void identity_simulate(void) { simulated = true; }
 uint64_t identity_generation(void) { return current_generation; }
@@ -144,6 +149,7 @@ static void on_hooks(const char *json, size_t len) {
   }
   id.busy = false;
   gate_open();
+  step_over(3);
   struct jw *w = reply_begin();
   jw_int(w, "generation", (int64_t)id.generation);
   jw_int(w, "entropy_bytes", (int64_t)id.entropy_bytes);
@@ -156,6 +162,9 @@ static void on_hooks(const char *json, size_t len) {
   jw_raw(w, "reseeded", id.reseeded, strlen(id.reseeded));
   jw_bool(w, "reseed_pending", id.reseed_pending);
   jw_raw(w, "hooks", json, len);
+  jw_open(w, "steps_ms", '{');
+  for (int i = 0; i < 4; i++) jw_ms(w, step_names[i], id.steps_ms[i] - (i ? id.steps_ms[i - 1] : 0));
+  jw_close(w, '}');
   reply_send(id.ticket, FRAME_REPLY);
 }
 
@@ -164,6 +173,7 @@ static void on_reseeded(const struct reseed_result *r) {
     failed("runtime", r->error);
     return;
   }
+  step_over(2);
   id.reseed_pending = r->pending;
   bool fits = r->names.len < sizeof id.reseeded;
   snprintf(id.reseeded, sizeof id.reseeded, "%.*s", fits ? (int)r->names.len : 2,
@@ -186,7 +196,10 @@ void op_identity(struct ticket ticket, const struct json *request) {
     return;
   }
   id.busy = true;
-  if (!set_system() || !write_files()) return;
+  if (!set_system()) return;
+  step_over(0);
+  if (!write_files()) return;
+  step_over(1);
   uint8_t seed[SEED_BYTES];
   char hex[2 * SEED_BYTES + 1];
   if (getrandom(seed, sizeof seed, 0) != (ssize_t)sizeof seed) {

@@ -108,7 +108,8 @@ void op_exec(struct ticket ticket, const struct json *request) {
     return;
   }
   const char *cwd = json_get_string(request, "cwd");
-  struct spawn what = {.argv = argv, .env = &env, .cwd = cwd ? cwd : base_get()->cwd, .user = &user};
+  if (!cwd) cwd = base_get()->cwd;
+  struct spawn what = {.argv = argv, .env = &env, .cwd = cwd, .user = &user};
   const struct json *in = json_get(request, "stdin");
   struct stream *s = stream_open(ticket);
   if (s) start(s, &what, in && in->boolean, timeout_ms);

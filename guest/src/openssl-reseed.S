@@ -1,4 +1,4 @@
-/* The add-on of the Node runtime, carried in the agent so that the initramfs needs no further file. */
+/* The add-on of the Node runtime, carried in the agent: no further file in the initramfs. */
   .section .rodata
   .global openssl_reseed_start
   .global openssl_reseed_end

@@ -325,7 +325,8 @@ static bool launch_candidate(const char *program) {
   while (rt.words[n]) n++;
   char **argv = xalloc((n + 3) * sizeof *argv);
   char script[600];
-  snprintf(script, sizeof script, "%s/%s", dir, rt.kind == RUNTIME_PYTHON ? "python.py" : "node.mjs");
+  const char *file = rt.kind == RUNTIME_PYTHON ? "python.py" : "node.mjs";
+  snprintf(script, sizeof script, "%s/%s", dir, file);
   argv[0] = (char *)program;
   argv[1] = script;
   memcpy(argv + 2, rt.words, n * sizeof *argv);
@@ -346,7 +347,7 @@ static void try_next(void) {
   while (rt.candidates[rt.next] && !(once && rt.next > rt.used)) {
     if (launch_candidate(rt.candidates[rt.next++])) return;
   }
-  if (!rt.candidates[0]) buf_printf(&rt.failures, "no %s interpreter in this image", runtime_name());
+  if (!rt.candidates[0]) buf_printf(&rt.failures, "this image has no %s", runtime_name());
   fail_start();
 }
 

@@ -92,6 +92,15 @@ static bool bytes16(const struct json *request, const char *key, uint8_t out[TOK
   return base64_decode(v->str, v->len, out, TOKEN_BYTES) == TOKEN_BYTES;
 }
 
+/* Read once: the same in all forks, and the first answer of a fork is in a hurry. */
+static const char *boot_id(void) {
+  static char *text;
+  if (!text) text = file_read("/proc/sys/kernel/random/boot_id", 64, NULL);
+  if (!text) return "";
+  text[strcspn(text, "\n")] = 0;
+  return text;
+}
+
 static void hello(struct ticket ticket, const struct json *request) {
   uint8_t echo[TOKEN_BYTES];
   uint8_t next[TOKEN_BYTES];
@@ -112,18 +121,15 @@ static void hello(struct ticket ticket, const struct json *request) {
   }
   wire_set_token(channel_wire(), next);
   greeted = true;
-  char *boot_id = file_read("/proc/sys/kernel/random/boot_id", 64, NULL);
-  if (boot_id) boot_id[strcspn(boot_id, "\n")] = 0;
   struct jw *w = reply_begin();
   jw_int(w, "protocol", PROTOCOL_VERSION);
   jw_string(w, "agent", AGENT_VERSION);
-  jw_string(w, "boot_id", boot_id ? boot_id : "");
+  jw_string(w, "boot_id", boot_id());
   jw_int(w, "generation", (int64_t)identity_generation());
   jw_string(w, "gate", gate_is_open() ? "open" : "closed");
   jw_string(w, "warm", warm_state());
   jw_string(w, "runtime", runtime_name());
   reply_send(ticket, FRAME_REPLY);
-  free(boot_id);
 }
 
 static void dispatch(struct ticket ticket, const struct json *request) {

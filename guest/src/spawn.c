@@ -55,7 +55,7 @@ static void place_fds(struct child *c) {
   syscall(SYS_close_range, c->what->fds[3] >= 0 ? 4 : 3, ~0U, 0);
 }
 
-/* Raw calls: the libc's own would change every thread, and this one shares memory with its parent. */
+/* Raw calls: the libc's own change every thread, and this one shares memory with its parent. */
 static void become(struct child *c) {
   const struct user *u = c->what->user;
   if (geteuid() != 0) {

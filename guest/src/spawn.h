@@ -29,6 +29,7 @@ struct spawn_error {
 pid_t spawn(const struct spawn *what, struct spawn_error *error);
 /* The protocol's error code for a failed spawn, and a sentence about it. */
 const char *spawn_error_code(const struct spawn_error *error);
-void spawn_error_text(const struct spawn_error *error, const struct spawn *what, char *out, size_t max);
+void spawn_error_text(const struct spawn_error *error, const struct spawn *what, char *out,
+                      size_t max);
 
 #endif
