@@ -59,7 +59,7 @@ function replaceMathRandom() {
   });
 }
 
-/** The add-on that reseeds OpenSSL, or null: beside this file in a guest, in build/ in a checkout. */
+/** The add-on that reseeds OpenSSL, or null: beside this file, or in build/ of a checkout. */
 function loadOpensslReseed() {
   for (const file of ["openssl-reseed.node", "../build/openssl-reseed.node"]) {
     const full = path.join(here, file);
@@ -101,7 +101,7 @@ function useKernelForCrypto() {
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     const hex = bytes.toString("hex");
-    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
   };
   syncBuiltinESMExports();
 }
@@ -147,7 +147,7 @@ function toJson(value) {
 }
 
 /**
- * Node's own read-eval-print loop, of which only the rewriting of top-level await is used: no public
+ * Node's own read-eval-print loop, used only for its rewriting of top-level await: no public
  * interface offers that alone. Neither its input nor its output is connected to anything.
  */
 const server = repl.start({
@@ -201,7 +201,8 @@ function errorReply(thrown) {
   const isError = util.types.isNativeError(error);
   let stack = isError && typeof error.stack === "string" ? error.stack : null;
   // The frames from here on are those of this file and of what it called.
-  const ours = stack?.search(/\n {4}at [^\n]*(node:vm|node:repl|node:internal\/vm|runtime\/node\.mjs)/) ?? -1;
+  const ours =
+    stack?.search(/\n {4}at [^\n]*(node:vm|node:repl|node:internal\/vm|runtime\/node\.mjs)/) ?? -1;
   if (stack && ours > 0) stack = stack.slice(0, ours);
   return {
     ok: false,
@@ -253,7 +254,9 @@ async function answer(request) {
 
 /** `node:fs/promises` -> fs_promises: the global that an import becomes. */
 function globalName(specifier) {
-  return path.basename(specifier.replace(/^node:/, "").replaceAll("/", "_")).replace(/[^\w$]/g, "_");
+  return path
+    .basename(specifier.replace(/^node:/, "").replaceAll("/", "_"))
+    .replace(/[^\w$]/g, "_");
 }
 
 async function importAll(names) {

@@ -163,7 +163,9 @@ static void on_hooks(const char *json, size_t len) {
   jw_bool(w, "reseed_pending", id.reseed_pending);
   jw_raw(w, "hooks", json, len);
   jw_open(w, "steps_ms", '{');
-  for (int i = 0; i < 4; i++) jw_ms(w, step_names[i], id.steps_ms[i] - (i ? id.steps_ms[i - 1] : 0));
+  for (int i = 0; i < 4; i++) {
+    jw_ms(w, step_names[i], id.steps_ms[i] - (i ? id.steps_ms[i - 1] : 0));
+  }
   jw_close(w, '}');
   reply_send(id.ticket, FRAME_REPLY);
 }
