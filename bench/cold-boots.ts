@@ -40,7 +40,7 @@ async function bootOnce(order: ColdBootOrder, index: number): Promise<number> {
     timeoutMs: warmTimeoutMs,
   } as const;
   const { image, memoryMib, vcpus } = order;
-  const request = { tag, image, kernel: null, memoryMib, vcpus, warm };
+  const request = { tag, image, kernel: null, memoryMib, vcpus, warm, replace: false };
   await order.service.bake(request, () => undefined);
   try {
     const { bake } = await readManifest(layout.snapshotDir(order.paths, tag));

@@ -62,6 +62,10 @@ export class FakeService implements ForkService {
     return made;
   }
 
+  async importImage(path: string) {
+    return { path, sha256: "0".repeat(64), ref: path, env: {}, user: "", workdir: "" };
+  }
+
   async deleteSnapshot(tag: string): Promise<void> {
     if (!this.snapshots.delete(tag)) this.#missing("snapshot", tag);
   }

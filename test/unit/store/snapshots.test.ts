@@ -31,7 +31,7 @@ async function publish(owner = self): Promise<void> {
   await writeFile(staging.vmstateFile, "1234");
   await writeFile(staging.memoryFile, Buffer.alloc(4096));
   try {
-    await staging.publish(sampleManifest("t"));
+    await staging.publish(sampleManifest("t"), { replace: false });
   } finally {
     await staging.discard();
   }

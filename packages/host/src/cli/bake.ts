@@ -6,8 +6,7 @@ import {
   type SnapshotTag,
 } from "@forkd/api";
 import { type Command, Option } from "commander";
-import type { ForkService, KernelOverride, WarmSpec } from "../fork/service.ts";
-import type { RootImage } from "../store/rootfs.ts";
+import type { BakeImage, ForkService, KernelOverride, WarmSpec } from "../fork/service.ts";
 import type { Context } from "./context.ts";
 import { findDaemonWith } from "./daemon.ts";
 import type { Flags } from "./flags.ts";
@@ -26,6 +25,8 @@ export interface ImageOptions {
   readonly ref: string;
   readonly extra: readonly string[];
   readonly sizeMib: number | null;
+  /** Builds again even when an image from the same inputs is in the store. */
+  readonly refresh?: boolean;
 }
 
 export function addKernelOptions(command: Command): Command {
@@ -117,7 +118,7 @@ export async function removeSnapshot(
   return "daemon";
 }
 
-export async function buildImage(context: Context, options: ImageOptions): Promise<RootImage> {
+export async function buildImage(context: Context, options: ImageOptions): Promise<BakeImage> {
   const { output, settings, signal } = context;
   const { buildRootImage } = await import("../image/build.ts");
   output.progress(`root image of ${options.ref}`);
@@ -125,29 +126,31 @@ export async function buildImage(context: Context, options: ImageOptions): Promi
     ref: options.ref,
     extra: options.extra,
     sizeMib: options.sizeMib,
+    refresh: options.refresh ?? false,
     paths: settings.paths,
     progress: (message) => output.progress(message),
     signal,
   });
   output.progress(`root image ${image.sha256.slice(0, 12)}, ${formatBytes(image.sizeBytes)}`);
-  return image;
+  const { path, sha256, ref, config } = image;
+  const { env, user, workdir } = config;
+  return { path, sha256, ref, env, user, workdir };
 }
 
 export interface BakeOrder extends MachineOptions {
   readonly tag: SnapshotTag;
   readonly warm: WarmSpec;
+  readonly replace: boolean;
 }
 
 /** Boots, warms and freezes a built root image. */
 export async function bakeImage(
   context: Context,
   service: ForkService,
-  order: { readonly image: RootImage; readonly bake: BakeOrder },
+  order: { readonly image: BakeImage; readonly bake: BakeOrder },
 ): Promise<SnapshotInfo> {
-  const { path, sha256, ref, config } = order.image;
-  const { env, user, workdir } = config;
   const startedAt = performance.now();
-  const request = { ...order.bake, image: { path, sha256, ref, env, user, workdir } };
+  const request = { ...order.bake, image: order.image };
   const info = await service.bake(request, (message) => context.output.progress(message));
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
   context.output.success(`snapshot ${info.tag} is ready, ${seconds} s`);

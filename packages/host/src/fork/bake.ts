@@ -32,16 +32,20 @@ interface Warmed {
   readonly warmMs: number;
 }
 
+export interface BakeOrder {
+  readonly request: BakeRequest;
+  readonly progress: Progress;
+  /** Ends the parent wherever it is; the bake then throws the signal's reason. */
+  readonly signal: AbortSignal;
+}
+
 /**
  * Boots a parent, warms it, freezes it and publishes the snapshot. When anything fails, the parent
  * is gone, its directory too, and no snapshot is listed.
  */
-export async function bake(
-  deps: ForkDeps,
-  request: BakeRequest,
-  progress: Progress,
-): Promise<SnapshotInfo> {
-  if (await deps.store.has(request.tag)) {
+export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotInfo> {
+  const { request } = order;
+  if (!request.replace && (await deps.store.has(request.tag))) {
     throw new ForkdError("snapshot_exists", `snapshot '${request.tag}' exists already`);
   }
   const kernel = await resolveKernel(deps.paths, {
@@ -54,8 +58,7 @@ export async function bake(
   try {
     const workDir = await createWorkDir(deps.paths, parentWorkName(), deps.owner);
     try {
-      const plan = { deps, request, progress, kernel, probe, machine, staging, workDir };
-      await capture(plan);
+      await capture({ ...order, deps, kernel, probe, machine, staging, workDir });
     } finally {
       await removeWorkDir(workDir);
     }
@@ -69,10 +72,8 @@ export async function bake(
   throw new ForkdError("internal", `snapshot '${request.tag}' vanished while it was baked`);
 }
 
-interface Plan {
+interface Plan extends BakeOrder {
   readonly deps: ForkDeps;
-  readonly request: BakeRequest;
-  readonly progress: Progress;
   readonly kernel: GuestKernel;
   readonly probe: EngineProbe;
   readonly machine: Machine;
@@ -84,6 +85,7 @@ async function capture(plan: Plan): Promise<void> {
   const { progress, staging } = plan;
   const accel = plan.machine.accel;
   progress(`booting a parent: ${plan.machine.memoryMib} MiB, ${plan.machine.vcpus} vCPU, ${accel}`);
+  plan.signal.throwIfAborted();
   const vm = await plan.deps.engine.boot({
     workDir: plan.workDir,
     machine: plan.machine,
@@ -92,15 +94,24 @@ async function capture(plan: Plan): Promise<void> {
     memoryFile: staging.memoryFile,
     upperMib: null,
   });
+  const onAbort = (): void => void vm.stop();
+  plan.signal.addEventListener("abort", onAbort, { once: true });
   try {
+    plan.signal.throwIfAborted();
     const session = await attachAgent(vm, firstAttachToken, bootTimeoutMs);
     const parent = { vm, session };
     const warmed = await whileAlive(vm, warmUp(plan, parent), () => guestDied(vm));
     const freezeMs = await freezeParent(plan, parent);
     await vm.stop();
     await sparsify(staging.memoryFile);
-    await staging.publish(await describe(plan, parent, { ...warmed, freezeMs }));
+    const manifest = await describe(plan, parent, { ...warmed, freezeMs });
+    plan.signal.throwIfAborted();
+    await staging.publish(manifest, plan.request);
+  } catch (error) {
+    plan.signal.throwIfAborted();
+    throw error;
   } finally {
+    plan.signal.removeEventListener("abort", onAbort);
     await vm.stop();
   }
 }

@@ -1,10 +1,13 @@
 import { ForkdError } from "@forkd/api";
 import type { DataPaths, Env } from "../config/data-paths.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
+import { removeLeftovers } from "../image/staging.ts";
 import type { Logger } from "../lib/log.ts";
 import { identifyProcess } from "../linux/proc.ts";
+import { kernelStagingDir } from "../store/kernels.ts";
+import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
-import { bake } from "./bake.ts";
+import { Bakes } from "./bakes.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
 import { Sandboxes } from "./sandboxes.ts";
@@ -33,12 +36,13 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     log: options.log,
     owner,
   };
-  await sweepWorkDirs(options.paths, options.log);
-  await store.sweep();
+  await sweep(deps);
   const sandboxes = new Sandboxes(deps);
+  const bakes = new Bakes(deps);
   return {
     listSnapshots: () => store.list(),
-    bake: (request, progress) => bake(deps, request, progress),
+    bake: (request, progress) => bakes.run(request, progress),
+    importImage: (path) => bakes.importImage(path),
     deleteSnapshot: (tag) => store.remove(tag),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
@@ -48,8 +52,16 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     exec: (id, request) => sandboxes.exec(id, request),
     eval: (id, request) => sandboxes.eval(id, request),
     close: async () => {
-      await sandboxes.killAll();
+      await Promise.all([sandboxes.killAll(), bakes.abortAll()]);
       await lock?.release();
     },
   };
+}
+
+/** Removes what processes that are gone have left: work, half snapshots, half images. */
+async function sweep({ paths, store, log }: ForkDeps): Promise<void> {
+  await sweepWorkDirs(paths, log);
+  await store.sweep();
+  await removeLeftovers(rootfsStagingDir(paths));
+  await removeLeftovers(kernelStagingDir(paths));
 }

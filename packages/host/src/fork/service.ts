@@ -29,6 +29,8 @@ export interface BakeRequest {
   readonly memoryMib: number;
   readonly vcpus: number;
   readonly warm: WarmSpec;
+  /** Take the place of a snapshot with this tag, once the new one is complete. */
+  readonly replace: boolean;
 }
 
 /** The read-only root image and how its commands run. */
@@ -84,6 +86,8 @@ export interface ForkService {
   listSnapshots(): Promise<SnapshotInfo[]>;
   /** Boots, warms, freezes and publishes; nothing is left behind when it throws. */
   bake(request: BakeRequest, progress: Progress): Promise<SnapshotInfo>;
+  /** Copies a root image file into the store, where nobody changes it under its children. */
+  importImage(path: string): Promise<BakeImage>;
   deleteSnapshot(tag: SnapshotTag): Promise<void>;
 
   /** All or nothing: when one child fails, none is left. */
@@ -96,6 +100,6 @@ export interface ForkService {
   exec(id: SandboxId, request: ExecRequest): Promise<ExecResult>;
   eval(id: SandboxId, request: EvalRequest): Promise<EvalResult>;
 
-  /** Leaves running sandboxes to the next owner (`detach`), or ends them all (`kill`). */
-  close(sandboxes: "detach" | "kill"): Promise<void>;
+  /** Ends every sandbox and every bake; returns when nothing of them is left. */
+  close(sandboxes: "kill"): Promise<void>;
 }

@@ -38,7 +38,8 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   if (program === undefined) throw new ForkdError("internal", "run needs a program");
   const child = spawn(program, args, {
     cwd: options.cwd,
-    env: options.env ?? process.env,
+    // Failures are told apart by their words, which must be the ones that are known.
+    env: { ...(options.env ?? process.env), LC_ALL: "C.UTF-8" },
     detached: true,
     stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });

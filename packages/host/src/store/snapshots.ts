@@ -28,8 +28,11 @@ export interface SnapshotStaging {
   readonly dir: string;
   readonly vmstateFile: string;
   readonly memoryFile: string;
-  /** Adds the manifest and gives the directory its name. Throws snapshot_exists. */
-  publish(manifest: Manifest): Promise<void>;
+  /**
+   * Adds the manifest and gives the directory its name. An older snapshot of that name is removed
+   * directly before if `replace` is set; else throws snapshot_exists.
+   */
+  publish(manifest: Manifest, options: { readonly replace: boolean }): Promise<void>;
   discard(): Promise<void>;
 }
 
@@ -56,8 +59,9 @@ export class SnapshotStore {
       dir,
       vmstateFile: join(dir, snapshotFiles.vmstate),
       memoryFile: join(dir, snapshotFiles.memory),
-      publish: async (manifest) => {
+      publish: async (manifest, { replace }) => {
         await writeManifest(dir, manifest);
+        if (replace && (await this.has(tag))) await this.remove(tag);
         await publishDir(dir, layout.snapshotDir(this.#paths, tag));
       },
       discard: () => rm(dir, { recursive: true, force: true }),

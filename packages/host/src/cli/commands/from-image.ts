@@ -5,12 +5,10 @@ import {
   addMachineOptions,
   bakeImage,
   buildImage,
-  findSnapshot,
   type ImageOptions,
   type MachineOptions,
   parseMachine,
   parseTag,
-  removeSnapshot,
   requireFreeTag,
   requireKernel,
 } from "../bake.ts";
@@ -45,7 +43,7 @@ function parseImage(args: readonly string[], flags: Flags): ImageOptions {
   const [ref] = args;
   if (ref === undefined) throw usage("name an image", "for example: debian:bookworm");
   const sizeMib = flags.optionalInteger("sizeMib", { min: 1, max: limits.rootfsMaxMib }) ?? null;
-  return { ref, extra: flags.list("extra"), sizeMib };
+  return { ref, extra: flags.list("extra"), sizeMib, refresh: flags.on("refresh") };
 }
 
 export const fromImageVerb = defineVerb<FromImageOptions>({
@@ -56,6 +54,7 @@ export const fromImageVerb = defineVerb<FromImageOptions>({
       .argument("<ref>", "the image")
       .requiredOption("--tag <tag>", "the new snapshot's name")
       .option("--size-mib <mib>", "size of the root file system; else what the content needs")
+      .option("--refresh", "build the root image again, also when it is in the store")
       .option("--force", "replace the snapshot of this tag");
     addExtraOption(command);
     addMachineOptions(command);
@@ -80,11 +79,7 @@ export const fromImageVerb = defineVerb<FromImageOptions>({
       if (!force) await requireFreeTag(service, tag);
       await requireKernel(context, machine.kernel);
       const built = await buildImage(context, image);
-      // Only now: a build that fails leaves the old snapshot.
-      if (force && (await findSnapshot(service, tag)) !== undefined) {
-        await removeSnapshot(context, service, tag);
-      }
-      const bake = { ...machine, tag, warm };
+      const bake = { ...machine, tag, warm, replace: force };
       const info = await bakeImage(context, service, { image: built, bake });
       if (output.json) output.data(info);
       else output.line(info.tag);

@@ -47,8 +47,7 @@ async function bakeQuickstart(
   { tag, ref }: QuickstartOptions,
 ): Promise<void> {
   const image = await buildImage(context, { ref, extra: ["python3-numpy"], sizeMib: null });
-  if ((await findSnapshot(service, tag)) !== undefined) await service.deleteSnapshot(tag);
-  const bake = { ...defaultMachine, tag, warm };
+  const bake = { ...defaultMachine, tag, warm, replace: true };
   await bakeImage(context, service, { image, bake });
 }
 

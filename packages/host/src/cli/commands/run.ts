@@ -1,6 +1,5 @@
 import { ForkdError, limits, parseSandboxId, parseSnapshotTag, type SnapshotTag } from "@forkd/api";
-import type { ForkService, KernelOverride } from "../../fork/service.ts";
-import type { RootImage } from "../../store/rootfs.ts";
+import type { BakeImage, ForkService, KernelOverride } from "../../fork/service.ts";
 import {
   addExtraOption,
   addKernelOptions,
@@ -10,7 +9,6 @@ import {
   defaultMachine,
   findSnapshot,
   parseKernel,
-  removeSnapshot,
   requireKernel,
 } from "../bake.ts";
 import { addIgnoredOptions, noteIgnored, refuseTap } from "../compat-options.ts";
@@ -37,7 +35,7 @@ const contentDigits = 12;
 const slugMax = 64 - "run-".length - contentDigits - 1;
 
 /** The tag names the root image's content: the snapshot is fresh exactly when it exists. */
-function runTag(ref: string, image: RootImage): SnapshotTag {
+function runTag(ref: string, image: BakeImage): SnapshotTag {
   const content = image.sha256.slice(0, contentDigits);
   return parseSnapshotTag(`run-${slugOf(ref, slugMax)}-${content}`);
 }
@@ -52,8 +50,7 @@ async function ensureSnapshot(
   const tag = runTag(options.ref, image);
   const present = await findSnapshot(service, tag);
   if (present?.status === "ready" && options.kernel === null) return tag;
-  if (present !== undefined) await removeSnapshot(context, service, tag);
-  const bake = { ...defaultMachine, kernel: options.kernel, tag, warm: coldWarm };
+  const bake = { ...defaultMachine, kernel: options.kernel, tag, warm: coldWarm, replace: true };
   await bakeImage(context, service, { image, bake });
   return tag;
 }

@@ -78,10 +78,9 @@ export const snapshotVerb = defineVerb<SnapshotOptions>({
       for (const note of ignored) output.warn(note);
       await requireFreeTag(service, tag);
       await requireKernel(context, machine.kernel);
-      const { importRootfs } = await import("../import-rootfs.ts");
       output.progress(`root image ${rootfs}`);
-      const image = await importRootfs(context, rootfs);
-      const bake = { ...machine, tag, warm };
+      const image = await service.importImage(rootfs);
+      const bake = { ...machine, tag, warm, replace: false };
       const info = await bakeImage(context, service, { image, bake });
       if (output.json) output.data(info);
       else output.line(info.tag);

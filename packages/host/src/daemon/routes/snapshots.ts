@@ -2,7 +2,6 @@ import { stat } from "node:fs/promises";
 import { isAbsolute } from "node:path";
 import { type CreateSnapshot, ForkdError, limits } from "@forkd/api";
 import type { BakeRequest, ForkService } from "../../fork/service.ts";
-import { sha256File } from "../../lib/hash.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Gate } from "../gate.ts";
 import type { RouteHandlers } from "../register.ts";
@@ -18,7 +17,7 @@ export function snapshotRoutes(service: ForkService, log: Logger): SnapshotRoute
     listSnapshots: () => service.listSnapshots(),
     createSnapshot: ({ body }) =>
       bakes.run(async () => {
-        const request = await planBake(body);
+        const request = await planBake(service, body);
         return service.bake(request, (message) => log.info(message, { tag: body.tag }));
       }),
     deleteSnapshot: async ({ params }) => {
@@ -29,19 +28,12 @@ export function snapshotRoutes(service: ForkService, log: Logger): SnapshotRoute
 }
 
 /** A bare root image: no image configuration, no warm interpreter; warm once the agent answers. */
-async function planBake(body: CreateSnapshot): Promise<BakeRequest> {
+async function planBake(service: ForkService, body: CreateSnapshot): Promise<BakeRequest> {
   await requireFile("kernel", body.kernel);
   await requireFile("rootfs", body.rootfs);
   return {
     tag: body.tag,
-    image: {
-      path: body.rootfs,
-      sha256: await sha256File(body.rootfs),
-      ref: body.rootfs,
-      env: {},
-      user: "",
-      workdir: "/",
-    },
+    image: await service.importImage(body.rootfs),
     kernel: { vmlinuz: body.kernel, initrd: null },
     memoryMib: limits.memoryDefaultMib,
     vcpus: 1,
@@ -52,6 +44,7 @@ async function planBake(body: CreateSnapshot): Promise<BakeRequest> {
       ready: null,
       timeoutMs: limits.warmTimeoutDefaultSecs * 1000,
     },
+    replace: false,
   };
 }
 

@@ -1,10 +1,14 @@
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { ForkdError } from "@forkd/api";
-import { withStaging } from "../image/staging.ts";
 import { run } from "../lib/exec.ts";
-import { publishRootImage, type RootImage, rootfsStagingDir } from "../store/rootfs.ts";
-import type { Context } from "./context.ts";
+import {
+  publishRootImage,
+  type RootfsPaths,
+  type RootImage,
+  rootfsStagingDir,
+} from "../store/rootfs.ts";
+import { withStaging } from "./staging.ts";
 
 /** Nothing is known of how the commands of a bare file system run. */
 const plainConfig = { env: {}, user: "", workdir: "", cmd: [], entrypoint: [] };
@@ -13,10 +17,13 @@ const plainConfig = { env: {}, user: "", workdir: "", cmd: [], entrypoint: [] };
  * Copies a file system image into the store, where nobody changes it under its children. Throws
  * image_not_found, image_invalid, disk_full.
  */
-export async function importRootfs(context: Context, path: string): Promise<RootImage> {
-  const { paths } = context.settings;
+export async function importRootImage(
+  paths: RootfsPaths,
+  path: string,
+  abort: AbortSignal,
+): Promise<RootImage> {
   await requireImageFile(path);
-  return withStaging(rootfsStagingDir(paths), context.signal, async (dir, signal) => {
+  return withStaging(rootfsStagingDir(paths), abort, async (dir, signal) => {
     const staged = join(dir, "root.img");
     await run(["cp", "--sparse=always", "--reflink=auto", "--", path, staged], { signal });
     return publishRootImage(paths, { path: staged, ref: basename(path), config: plainConfig });

@@ -1,0 +1,48 @@
+import { ForkdError, limits, type SnapshotInfo } from "@forkd/api";
+import { importRootImage } from "../image/import.ts";
+import { Semaphore } from "../lib/semaphore.ts";
+import { bake } from "./bake.ts";
+import type { ForkDeps } from "./deps.ts";
+import type { BakeImage, BakeRequest, Progress } from "./service.ts";
+
+/** The bakes in flight: bounded, one a tag, and all ended on request. */
+export class Bakes {
+  readonly #deps: ForkDeps;
+  readonly #places = new Semaphore(limits.concurrentBakesMax, 0);
+  readonly #running = new Map<string, Promise<unknown>>();
+  readonly #abort = new AbortController();
+
+  constructor(deps: ForkDeps) {
+    this.#deps = deps;
+  }
+
+  /** Throws busy over the bound, snapshot_exists for a tag that is being baked. */
+  async run(request: BakeRequest, progress: Progress): Promise<SnapshotInfo> {
+    if (this.#running.has(request.tag)) {
+      throw new ForkdError("snapshot_exists", `snapshot '${request.tag}' is being baked`, {
+        hint: "wait for it, or choose another tag",
+      });
+    }
+    const order = { request, progress, signal: this.#abort.signal };
+    const running = this.#places.run(() => bake(this.#deps, order));
+    this.#running.set(request.tag, running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(request.tag);
+    }
+  }
+
+  /** Throws image_not_found, image_invalid, disk_full. */
+  async importImage(path: string): Promise<BakeImage> {
+    const image = await importRootImage(this.#deps.paths, path, this.#abort.signal);
+    const { env, user, workdir } = image.config;
+    return { path: image.path, sha256: image.sha256, ref: image.ref, env, user, workdir };
+  }
+
+  /** Ends every bake; returns when what they had made is gone. */
+  async abortAll(): Promise<void> {
+    this.#abort.abort(new ForkdError("busy", "forkd is shutting down"));
+    await Promise.allSettled(this.#running.values());
+  }
+}
