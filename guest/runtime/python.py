@@ -122,7 +122,8 @@ def _reseed(seed_hex):
     seed = bytes.fromhex(seed_hex)
     modules = sys.modules
     if "random" in modules:
-        modules["random"].seed(seed)
+        # A number, because bytes would be hashed first: code that a fresh fork has to warm up.
+        modules["random"].seed(int.from_bytes(seed, "little"))
         done.append("random")
     if "numpy.random" in modules:
         words = [int.from_bytes(seed[i : i + 4], "little") for i in range(0, len(seed), 4)]

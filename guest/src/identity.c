@@ -124,17 +124,17 @@ static bool set_system(void) {
 static bool write_files(void) {
   char text[80];
   int n = snprintf(text, sizeof text, "%s\n", id.machine_id);
-  if (!file_write("/etc/machine-id", text, (size_t)n, 0444)) {
+  if (!file_overwrite("/etc/machine-id", text, (size_t)n, 0444)) {
     failed("machine id", strerror(errno));
     return false;
   }
   n = snprintf(text, sizeof text, "%s\n", id.hostname);
-  if (!file_write("/etc/hostname", text, (size_t)n, 0644)) {
+  if (!file_overwrite("/etc/hostname", text, (size_t)n, 0644)) {
     failed("host name", strerror(errno));
     return false;
   }
   n = snprintf(text, sizeof text, "%llu\n", (unsigned long long)id.generation);
-  if (!file_write("/run/forkd/generation", text, (size_t)n, 0644)) {
+  if (!file_overwrite("/run/forkd/generation", text, (size_t)n, 0644)) {
     failed("generation", strerror(errno));
     return false;
   }
