@@ -123,14 +123,15 @@ def _reseed(seed_hex):
     modules = sys.modules
     if "random" in modules:
         # A number, because bytes would be hashed first: code that a fresh fork has to warm up.
-        modules["random"].seed(int.from_bytes(seed, "little"))
+        modules["random"].seed(int.from_bytes(seed[:16], "little"))
         done.append("random")
     if "numpy.random" in modules:
-        words = [int.from_bytes(seed[i : i + 4], "little") for i in range(0, len(seed), 4)]
+        # Another part of the seed: both are Mersenne twisters, and equal keys give equal numbers.
+        words = [int.from_bytes(seed[i : i + 4], "little") for i in range(16, len(seed), 4)]
         modules["numpy.random"].seed(words)
         done.append("numpy.random")
     if "torch" in modules and hasattr(modules["torch"], "manual_seed"):
-        modules["torch"].manual_seed(int.from_bytes(seed[:8], "little") >> 1)
+        modules["torch"].manual_seed(int.from_bytes(seed[12:20], "little") >> 1)
         done.append("torch")
     if "ssl" in modules:
         modules["ssl"].RAND_add(seed + os.urandom(32), 32.0)
