@@ -19,6 +19,8 @@ void modules_load(void);
 void mounts_enter_root(const struct boot_options *options);
 /* The loopback interface. */
 void boot_loopback(void);
+/* Silences the interval timer when it does not drive the clock. */
+void boot_stop_pit(void);
 /* Waits for a node in /dev by events, at most DEVICE_WAIT_MS. */
 void device_wait(const char *name);
 

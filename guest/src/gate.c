@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "identity.h"
 #include "session.h"
 #include "tcp.h"
 
@@ -28,6 +29,7 @@ void op_freeze(struct ticket ticket, const struct json *request) {
   /* Not on a development host, where it would wait for everybody's writes. */
   if (getpid() == 1) sync();
   gate_close();
+  hooks_list();
   reply_begin();
   reply_send(ticket, FRAME_REPLY);
   channel_hold();

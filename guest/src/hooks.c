@@ -18,6 +18,7 @@ static struct {
   char *names[HOOKS_MAX];
   size_t count;
   size_t next;
+  bool listed;
   struct buf result;
   struct jw writer;
   struct buf detail;
@@ -30,10 +31,12 @@ static int by_name(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void list_hooks(void) {
+void hooks_list(void) {
   char path[PATH_BYTES_MAX];
   DIR *dir = files_path(HOOKS_DIR, path) ? opendir(path) : NULL;
+  while (hooks.next < hooks.count) free(hooks.names[hooks.next++]);
   hooks.count = hooks.next = 0;
+  hooks.listed = true;
   if (!dir) return;
   for (struct dirent *e; hooks.count < HOOKS_MAX && (e = readdir(dir));) {
     struct stat st;
@@ -134,6 +137,7 @@ void hooks_run(void (*done)(const char *json, size_t len)) {
   buf_init(&hooks.detail, HOOK_DETAIL_BYTES);
   jw_init(&hooks.writer, &hooks.result);
   jw_open(&hooks.writer, NULL, '[');
-  list_hooks();
+  if (!hooks.listed) hooks_list();
+  hooks.listed = false;
   run_next();
 }

@@ -18,6 +18,8 @@ const char *system_hostname(const char *name);
 int64_t wall_clock_ns(void);
 
 /* Runs /etc/forkd/fork.d (hooks.c); `done` gets a JSON array of {name, ok, detail?}. */
+/* Looks up what hooks_run will run, before a fork, which then need not. */
+void hooks_list(void);
 void hooks_run(void (*done)(const char *json, size_t len));
 
 #endif

@@ -30,6 +30,7 @@ static void run_guest(void) {
   boot_options_read(&options);
   log_line("load modules");
   modules_load();
+  boot_stop_pit();
   mounts_enter_root(&options);
   boot_loopback();
   loop_init();
