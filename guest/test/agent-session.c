@@ -92,6 +92,11 @@ static void frozen(void) {
   check(client_wait(s, true)->out.len == 5, "gate: output comes after a thaw");
   client_call(TRUE_EXEC);
   client_has("\"exit_code\":0", "gate: open after a thaw");
+  /* The hooks of an identity are those that were there at the freeze before it. */
+  hook("10-good", "#!/bin/sh\necho \"$FORKD_GENERATION\"\n");
+  hook("20-bad", "#!/bin/sh\necho why >&2\nexit 4\n");
+  hook("30-slow", "#!/bin/sh\nsleep 60\n");
+  hook(".hidden", "#!/bin/sh\nexit 1\n");
   client_call("{\"op\":\"freeze\"}");
   check(client_attach(), "gate: attach to a frozen guest");
   client_has("\"gate\":\"closed\"", "gate: hello says closed");
@@ -110,10 +115,6 @@ static void identity(void) {
   client_has("bad_request", "identity: missing members");
   client_call(TRUE_EXEC);
   client_has("gate_closed", "identity: the gate stays closed");
-  hook("10-good", "#!/bin/sh\necho \"$FORKD_GENERATION\"\n");
-  hook("20-bad", "#!/bin/sh\necho why >&2\nexit 4\n");
-  hook("30-slow", "#!/bin/sh\nsleep 60\n");
-  hook(".hidden", "#!/bin/sh\nexit 1\n");
   client_call(IDENTITY(9, "child-9"));
   client_has("\"generation\":9,\"entropy_bytes\":32,\"crng_reseeded\":false,\"simulated\":true",
              "identity: done");
