@@ -5,7 +5,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { runChild } from "../runner/child.ts";
-import { repoRoot, testDataDir } from "./baked.ts";
+import { bakedImage, repoRoot, testDataDir } from "./baked.ts";
 
 const [kind = "", tag = ""] = process.argv.slice(2);
 const warm: Readonly<Record<string, readonly string[]>> = {
@@ -48,6 +48,5 @@ if (!existsSync(join(testDataDir, "snapshots", tag, "snapshot.json"))) {
   const kernels = join(testDataDir, "kernels");
   const installed = existsSync(kernels) && readdirSync(kernels).some((name) => name[0] !== ".");
   if (!installed) await forkd("kernel", "install");
-  const image = ["debian:bookworm", "--extra", "python3-numpy", "--extra", "nodejs"];
-  await forkd("from-image", ...image, "--tag", tag, ...(warm[kind] ?? []));
+  await forkd("from-image", ...bakedImage, "--tag", tag, ...(warm[kind] ?? []));
 }

@@ -12,6 +12,11 @@ export interface Baked {
   readonly tag: string;
 }
 
+/** What the shared snapshots are baked from, for tests that bake from the image in the store. */
+export const bakedImage: readonly string[] = [
+  ...["debian:bookworm", "--extra", "python3-numpy", "--extra", "nodejs"],
+];
+
 export const repoRoot = resolve(import.meta.dirname, "../..");
 
 /** Where shared snapshots live: FORKD_TEST_DATA_DIR, else inside this checkout. */
@@ -35,7 +40,7 @@ const ingredients = [
 ];
 
 function ingredientsHash(): string {
-  const hash = createHash("sha256");
+  const hash = createHash("sha256").update(bakedImage.join("\0"));
   for (const path of globSync(ingredients, { cwd: repoRoot }).sort()) {
     if (!statSync(join(repoRoot, path)).isFile()) continue;
     hash.update(`${path}\0`).update(readFileSync(join(repoRoot, path)));

@@ -38,7 +38,6 @@ export async function startDaemon(dataDir: string): Promise<TestDaemon> {
   );
   const exited = once(child, "exit").then(() => child.exitCode);
   child.stderr.on("data", (data) => log.push(String(data)));
-  const url = await listening(child, log);
   const stop = async (): Promise<number | null> => {
     child.kill("SIGTERM");
     const force = setTimeout(() => child.kill("SIGKILL"), stopTimeoutMs);
@@ -47,6 +46,16 @@ export async function startDaemon(dataDir: string): Promise<TestDaemon> {
     await tmp[Symbol.asyncDispose]();
     return code;
   };
+  try {
+    const url = await listening(child, log);
+    return running(child, url, stop);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function running(child: ChildProcess, url: string, stop: TestDaemon["stop"]): TestDaemon {
   return { client: new Client({ url, token }), url, token, process: child, stop };
 }
 
