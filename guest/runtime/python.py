@@ -19,6 +19,7 @@ LINE_BYTES_MAX = 4 * 1024 * 1024
 TEXT_CHARS_MAX = 96 * 1024
 # Words of the state of numpy's legacy generator, a Mersenne Twister of period 2^19937 - 1.
 MT19937_WORDS = 624
+READ_BYTES = 64 * 1024
 # CPython 3.11 and newer specialise a function after eight calls.
 REHEARSALS = 9
 
@@ -34,15 +35,20 @@ def _on_interrupt(_signum, _frame):
         raise KeyboardInterrupt
 
 
+# Made once: json.dumps makes one at each call that has options.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode_strictly = json.JSONEncoder(allow_nan=False).encode
+
+
 def _send(message):
-    data = json.dumps(message, separators=(",", ":"))
+    data = _encode(message)
     if len(data) >= LINE_BYTES_MAX:
         message["result_json"] = None
         for key in ("result", "error", "traceback"):
             text = message.get(key)
             if text is not None and len(text) > TEXT_CHARS_MAX:
                 message[key] = text[:TEXT_CHARS_MAX] + "... (cut, %d characters)" % len(text)
-        data = json.dumps(message, separators=(",", ":"))
+        data = _encode(message)
     _channel.sendall(data.encode("ascii") + b"\n")
 
 
@@ -72,6 +78,16 @@ def _flush():
 
 def _run(code, namespace):
     """Runs `code`; the value of its last statement, if that is an expression, else None."""
+    try:
+        # The common case by itself: building a tree costs a fresh fork more than all the rest.
+        expression = compile(code.strip(), "<eval>", "eval")
+    except SyntaxError:
+        expression = None
+    # Not above: an error of the code is not one that came while another was handled.
+    return _run_statements(code, namespace) if expression is None else eval(expression, namespace)
+
+
+def _run_statements(code, namespace):
     tree = ast.parse(code, "<eval>", "exec")
     last = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -83,7 +99,7 @@ def _run(code, namespace):
 
 def _to_json(value):
     try:
-        return json.dumps(value, allow_nan=False)
+        return _encode_strictly(value)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
 
@@ -150,13 +166,21 @@ def _reseed(seed_hex):
     return done
 
 
-def _serve(namespace):
-    lines = _channel.makefile("rb")
+def _lines():
+    """The agent's lines, until it closes the channel."""
+    pending = b""
     while True:
-        line = lines.readline(8 * LINE_BYTES_MAX)
-        if not line:
+        chunk = _channel.recv(READ_BYTES)
+        if not chunk:
             return
-        request = json.loads(line.decode("utf-8"))
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8")
+
+
+def _serve(namespace):
+    for line in _lines():
+        request = json.loads(line)
         reply = {"id": request["id"]}
         if request["op"] == "eval":
             reply.update(_evaluate(request["code"], namespace))
@@ -180,8 +204,8 @@ def _rehearse():
     """
     for _ in range(REHEARSALS):
         reseeded = _reseed(os.urandom(32).hex())
-        json.dumps({"id": 0, "ok": True, "reseeded": reseeded}, separators=(",", ":"))
-        _evaluate("[0.0, None, 'x']", {})
+        _encode({"id": 0, "ok": True, "reseeded": reseeded})
+        _encode(_evaluate("[0.0, None, 'x']", {}))
 
 
 def _main():

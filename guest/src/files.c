@@ -63,13 +63,20 @@ bool file_write(const char *path, const char *text, size_t len, unsigned mode) {
   return ok;
 }
 
-bool file_overwrite(const char *path, const char *text, size_t len, unsigned mode) {
+int file_open_existing(const char *path) {
   char real[PATH_BYTES_MAX];
-  if (!files_path(path, real)) return false;
-  int fd = open(real, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) return file_write(path, text, len, mode);
+  if (!files_path(path, real)) return -1;
+  int fd = open(real, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   struct stat st;
-  bool ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && write(fd, text, len) == (ssize_t)len;
+  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) return fd;
+  if (fd >= 0) close(fd);
+  return -1;
+}
+
+bool file_overwrite(const char *path, const char *text, size_t len, unsigned mode) {
+  int fd = file_open_existing(path);
+  if (fd < 0) return file_write(path, text, len, mode);
+  bool ok = ftruncate(fd, 0) == 0 && write(fd, text, len) == (ssize_t)len;
   close(fd);
   return ok || file_write(path, text, len, mode);
 }

@@ -15,6 +15,8 @@ bool files_path(const char *path, char out[PATH_BYTES_MAX]);
 char *file_read(const char *path, size_t max, size_t *len);
 /* Writes temp + rename in the same directory, which is made when absent (one level). */
 bool file_write(const char *path, const char *text, size_t len, unsigned mode);
+/* A regular file for writing; -1 when there is none. */
+int file_open_existing(const char *path);
 /* Overwrites a plain file where it is, which is the short way on an overlay; else file_write. For
  * files that nobody reads at that moment. */
 bool file_overwrite(const char *path, const char *text, size_t len, unsigned mode);

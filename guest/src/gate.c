@@ -29,7 +29,7 @@ void op_freeze(struct ticket ticket, const struct json *request) {
   /* Not on a development host, where it would wait for everybody's writes. */
   if (getpid() == 1) sync();
   gate_close();
-  hooks_list();
+  identity_prepare();
   reply_begin();
   reply_send(ticket, FRAME_REPLY);
   channel_hold();

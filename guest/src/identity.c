@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base64.h"
 #include "files.h"
@@ -121,22 +123,47 @@ static bool set_system(void) {
   return true;
 }
 
+/* What an identity writes. The descriptors are opened at a freeze, so that a fork need not. */
+static struct kept_file {
+  const char *path;
+  unsigned mode;
+  int fd;
+} kept[] = {
+    {"/etc/machine-id", 0444, -1},
+    {"/etc/hostname", 0644, -1},
+    {"/run/forkd/generation", 0644, -1},
+};
+
+void identity_prepare(void) {
+  hooks_list();
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+    if (kept[i].fd >= 0) close(kept[i].fd);
+    kept[i].fd = file_open_existing(kept[i].path);
+  }
+}
+
+/* A file that somebody has replaced since has no name any more. */
+static bool write_kept(struct kept_file *file, const char *text, size_t len) {
+  struct stat st;
+  int fd = file->fd;
+  file->fd = -1;
+  bool ok = fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink > 0;
+  ok = ok && pwrite(fd, text, len, 0) == (ssize_t)len && ftruncate(fd, (off_t)len) == 0;
+  if (fd >= 0) close(fd);
+  return ok || file_overwrite(file->path, text, len, file->mode);
+}
+
 static bool write_files(void) {
-  char text[80];
-  int n = snprintf(text, sizeof text, "%s\n", id.machine_id);
-  if (!file_overwrite("/etc/machine-id", text, (size_t)n, 0444)) {
-    failed("machine id", strerror(errno));
-    return false;
-  }
-  n = snprintf(text, sizeof text, "%s\n", id.hostname);
-  if (!file_overwrite("/etc/hostname", text, (size_t)n, 0644)) {
-    failed("host name", strerror(errno));
-    return false;
-  }
-  n = snprintf(text, sizeof text, "%llu\n", (unsigned long long)id.generation);
-  if (!file_overwrite("/run/forkd/generation", text, (size_t)n, 0644)) {
-    failed("generation", strerror(errno));
-    return false;
+  char generation[32];
+  snprintf(generation, sizeof generation, "%llu", (unsigned long long)id.generation);
+  const char *values[] = {id.machine_id, id.hostname, generation};
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+    char text[80];
+    int n = snprintf(text, sizeof text, "%s\n", values[i]);
+    if (!write_kept(&kept[i], text, (size_t)n)) {
+      failed(kept[i].path, strerror(errno));
+      return false;
+    }
   }
   current_generation = id.generation;
   return true;
