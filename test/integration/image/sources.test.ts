@@ -1,6 +1,6 @@
 /** Images of files and directories on this host, honest and hostile ones. */
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, stat, symlink, utimes, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, stat, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -8,7 +8,12 @@ import { ForkdError } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { buildRootImage } from "@forkd/host/image/build.ts";
 import { run } from "@forkd/host/lib/exec.ts";
-import { listRootImages, rootfsStagingDir, verifyRootImage } from "@forkd/host/store/rootfs.ts";
+import {
+  listRootImages,
+  publishRootImage,
+  rootfsStagingDir,
+  verifyRootImage,
+} from "@forkd/host/store/rootfs.ts";
 import { missing } from "../../helpers/capabilities.ts";
 import { listInImage, readInImage, statInImage, xattrInImage } from "../../helpers/ext4.ts";
 import { makeOciImage } from "../../helpers/oci-fixture.ts";
@@ -250,6 +255,8 @@ test("the store lists whole images and finds damage", { skip }, async () => {
   const listed = (await listRootImages(paths())).find(({ sha256 }) => sha256 === image.sha256);
   assert.deepEqual(listed, image);
   await verifyRootImage(image);
+  const whole = join(dir.path, "whole.img");
+  await cp(image.path, whole);
   await run([
     "dd",
     "if=/dev/zero",
@@ -260,4 +267,6 @@ test("the store lists whole images and finds damage", { skip }, async () => {
     "conv=notrunc",
   ]);
   await assert.rejects(verifyRootImage(image), { code: "snapshot_incomplete" });
+  await publishRootImage(paths(), { path: whole, ref: image.ref, config: image.config });
+  await verifyRootImage(image);
 });

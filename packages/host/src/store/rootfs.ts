@@ -98,7 +98,8 @@ export interface StagedRootImage {
 
 /**
  * Moves a finished file into the store: read-only, flushed, record first, so that an image without
- * a record never counts. An image of the same content is kept, with the newer record.
+ * a record never counts. An image of the same content is kept, with the newer record, unless the
+ * disk has damaged it since.
  */
 export async function publishRootImage(
   paths: RootfsPaths,
@@ -114,7 +115,7 @@ export async function publishRootImage(
   await chmod(staged.path, 0o444);
   await syncPath(staged.path);
   const path = imagePath(paths, sha256);
-  if (await exists(path)) await rm(staged.path);
+  if (await holds(path, sha256)) await rm(staged.path);
   else await rename(staged.path, path);
   await syncPath(dirname(path));
   return { sha256, path, sizeBytes: size, ref, config };
@@ -124,11 +125,13 @@ function nowUnix(): number {
   return Math.floor(Date.now() / 1000);
 }
 
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
+async function holds(path: string, sha256: string): Promise<boolean> {
+  try {
+    return (await sha256File(path)) === sha256;
+  } catch (error) {
+    if (isErrno(error, "ENOENT")) return false;
+    throw error;
+  }
 }
 
 async function syncPath(path: string): Promise<void> {
