@@ -71,9 +71,11 @@ guest_environment() {
   done
 }
 
-# Runs inside a mount and process namespace of its own, as its process 1.
+# Runs inside a mount and process namespace of its own, as its process 1. The new root becomes the
+# root of the namespace, not a chroot: containers that are made in it need a root that is a mount.
 enter() {
   mount --make-rprivate /
+  mount --bind "$target" "$target"
   mount -t proc proc "$target/proc"
   mount --rbind /sys "$target/sys"
   mount -t tmpfs -o mode=755 dev "$target/dev"
@@ -89,7 +91,10 @@ enter() {
   mount -t tmpfs -o mode=1777 shm "$target/dev/shm"
   mount -t tmpfs -o mode=755 run "$target/run"
   mapfile -t environment < "$work/environment"
-  exec chroot "$target" env -i "${environment[@]}" "$@"
+  cd "$target"
+  pivot_root . mnt
+  umount -l /mnt
+  exec env -i "${environment[@]}" "$@"
 }
 
 in_root() {
