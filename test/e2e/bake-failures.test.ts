@@ -1,6 +1,17 @@
 /** Parents that cannot be baked and snapshots that cannot be forked: why, what next, no trace. */
 import assert from "node:assert/strict";
-import { cp, mkdir, open, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import {
+  cp,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, before, describe, test } from "node:test";
 import { run } from "@forkd/host/lib/exec.ts";
@@ -8,6 +19,8 @@ import { type Baked, bakedImage, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { type CliEnd, endsAfter, forkd, startForkd } from "../helpers/cli.ts";
 import { type DataDir, makeDataDir, type Shared } from "../helpers/data-dir.ts";
+import { eventually } from "../helpers/eventually.ts";
+import { vmmProcesses } from "../helpers/vmm-processes.ts";
 
 interface Problem {
   readonly error: string;
@@ -141,6 +154,19 @@ describe("bakes that fail", { skip }, () => {
       await assertNoTrace(data);
     });
   }
+
+  test("SIGKILL: the parent ends with it, the next command tidies up", async () => {
+    await using data = await makeDataDir("bake-kill", baked);
+    const never = ["--warm-cmd", "sleep 1000", "--ready", "tcp:9"];
+    const bake = startForkd(bakeWords(...never), { dataDir: data.path });
+    await bake.said(/warming/);
+    await endsAfter(bake, "SIGKILL", 5_000);
+    await eventually(() => assert.deepEqual(vmmProcesses(data.path), []));
+    const left = await readdir(join(data.path, "snapshots"));
+    assert.equal(left.filter((name) => name.startsWith(".staging-")).length, 1);
+    assert.equal((await forkd(["images"], { dataDir: data.path })).code, 0);
+    await assertNoTrace(data);
+  });
 });
 
 describe("snapshots that are not whole", { skip }, () => {
@@ -247,6 +273,17 @@ describe("snapshots that are not whole", { skip }, () => {
       assert.equal(removed.code, 0, removed.stderr);
     });
   }
+
+  test("a memory of the right size that holds nothing", async () => {
+    await copySnapshot(async (dir) => {
+      const { size } = await stat(join(dir, "memory.bin"));
+      await rm(join(dir, "memory.bin"));
+      await writeFile(join(dir, "memory.bin"), "");
+      await truncate(join(dir, "memory.bin"), size);
+    });
+    const { code, error } = problemOf(await forkDamaged(2));
+    assert.equal(code, "engine_failed", error);
+  });
 
   for (const [where, position] of [
     ["from its begin", 0],

@@ -156,6 +156,15 @@ describe("images", { skip }, () => {
     assert.match(none.stderr, /^error: .*\/no\/such\/program/m);
   });
 
+  test("a built image is used again, with --refresh it is built again", async () => {
+    const never = ["--warm-cmd", "exit 3", "--ready", "file:/run/never"];
+    const bake = (...words: readonly string[]) =>
+      cli("from-image", `tar:${tiny}`, "--tag", "never", ...never, ...words);
+    assert.match((await bake()).stderr, /using the image built before/);
+    const refreshed = await bake("--refresh");
+    assert.match(refreshed.stderr, /writing the root image[\s\S]*exit code 3/);
+  });
+
   test("--warm-cmd is warm when a file appears", async () => {
     const command = "sleep 1; echo yes > /run/warm; exec sleep 1000";
     const words = ["--warm-cmd", command, "--ready", "file:/run/warm"];
