@@ -199,8 +199,8 @@ def _serve(namespace):
 def _rehearse():
     """Goes once through all that a fresh fork does first, so that a fork only repeats it.
 
-    The interpreter specialises code that has run a few times, allocates what it needs and loads what
-    it had put off: in the parent once, rather than in every child.
+    The interpreter specialises code that has run a few times, allocates what it needs and loads
+    what it had put off: in the parent once, rather than in every child.
     """
     for _ in range(REHEARSALS):
         reseeded = _reseed(os.urandom(32).hex())

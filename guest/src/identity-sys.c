@@ -9,6 +9,12 @@
 #include "identity.h"
 #include "bounds.h"
 
+static int urandom = -1;
+
+void system_entropy_open(void) {
+  if (urandom < 0) urandom = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+}
+
 const char *system_entropy(const uint8_t *bytes, size_t len) {
   struct {
     int entropy_count; /* bits */
@@ -19,14 +25,13 @@ const char *system_entropy(const uint8_t *bytes, size_t len) {
   pool.entropy_count = (int)len * 8;
   pool.buf_size = (int)len;
   memcpy(pool.buf, bytes, len);
-  int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-  if (fd < 0) return strerror(errno);
+  system_entropy_open();
+  if (urandom < 0) return strerror(errno);
   const char *failed = NULL;
   /* In this order: a reseed before the credit would use the parent's pool. */
-  if (ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG, 0) < 0) {
+  if (ioctl(urandom, RNDADDENTROPY, &pool) < 0 || ioctl(urandom, RNDRESEEDCRNG, 0) < 0) {
     failed = strerror(errno);
   }
-  close(fd);
   explicit_bzero(&pool, sizeof pool);
   return failed;
 }

@@ -136,6 +136,7 @@ static struct kept_file {
 
 void identity_prepare(void) {
   hooks_list();
+  system_entropy_open();
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
     if (kept[i].fd >= 0) close(kept[i].fd);
     kept[i].fd = file_open_existing(kept[i].path);
@@ -145,11 +146,9 @@ void identity_prepare(void) {
 /* A file that somebody has replaced since has no name any more. */
 static bool write_kept(struct kept_file *file, const char *text, size_t len) {
   struct stat st;
-  int fd = file->fd;
-  file->fd = -1;
-  bool ok = fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink > 0;
-  ok = ok && pwrite(fd, text, len, 0) == (ssize_t)len && ftruncate(fd, (off_t)len) == 0;
-  if (fd >= 0) close(fd);
+  bool ok = file->fd >= 0 && fstat(file->fd, &st) == 0 && st.st_nlink > 0;
+  ok = ok && pwrite(file->fd, text, len, 0) == (ssize_t)len;
+  if (ok && st.st_size > (off_t)len) ok = ftruncate(file->fd, (off_t)len) == 0;
   return ok || file_overwrite(file->path, text, len, file->mode);
 }
 

@@ -20,6 +20,8 @@ int64_t wall_clock_ns(void);
 /* Runs /etc/forkd/fork.d (hooks.c); `done` gets a JSON array of {name, ok, detail?}. */
 /* Before a freeze: gets ready what a fork would otherwise do in every child. */
 void identity_prepare(void);
+/* Opens what system_entropy writes to, once. */
+void system_entropy_open(void);
 /* Looks up what hooks_run will run, before a fork, which then need not. */
 void hooks_list(void);
 void hooks_run(void (*done)(const char *json, size_t len));

@@ -123,10 +123,14 @@ describe("bakes that fail", { skip }, () => {
     await data.assertNothingLeft();
   });
 
-  test("a disk that fills up", async () => {
+  for (const size of ["24m", "256k"]) {
+    test(`a disk of ${size} that fills up`, () => assertDiskFull(size));
+  }
+
+  async function assertDiskFull(size: string): Promise<void> {
     await using data = await makeDataDir("bake-full", baked, ["kernels", "rootfs", "cache"]);
     const snapshots = join(data.path, "snapshots");
-    await run(["mount", "-t", "tmpfs", "-o", "size=24m", "forkd-test", snapshots]);
+    await run(["mount", "-t", "tmpfs", "-o", `size=${size}`, "forkd-test", snapshots]);
     try {
       const end = await forkd([...bakeWords(), "--json"], { dataDir: data.path });
       const { code, error, hint } = problemOf(end);
@@ -138,7 +142,7 @@ describe("bakes that fail", { skip }, () => {
     } finally {
       await run(["umount", snapshots]);
     }
-  });
+  }
 
   for (const [signal, code] of [
     ["SIGTERM", 143],

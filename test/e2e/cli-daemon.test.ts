@@ -100,7 +100,7 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
     assert.equal((await evaluate("numpy.zeros(5).tolist()")).stdout, "[0.0, 0.0, 0.0, 0.0, 0.0]\n");
     assert.equal((await evaluate("kept = 41")).code, 0);
     assert.equal((await evaluate("kept", "+", "1")).stdout, "42\n");
-    assert.equal((await evaluate("print('said'); 'value'")).stdout, 'said\n"value"\n');
+    assert.equal((await evaluate("print('said'); 'value'")).stdout, "said\n'value'\n");
     const raised = await evaluate("1 / 0");
     assert.equal(raised.code, 1);
     assert.match(raised.stderr, /ZeroDivisionError/);

@@ -43,7 +43,7 @@ export const errorTable = {
   headers_too_large: spec(431, "send fewer or shorter headers"),
   too_many_requests: spec(429, "retry after the time in Retry-After", true),
   internal: spec(500, "see the daemon's log; please report it with the output of forkd where"),
-  engine_failed: spec(500, "see the engine log that the message names", true),
+  engine_failed: spec(500, "retry; if it fails again, report what the VMM printed", true),
   identity_failed: spec(500, "the guest was killed because it could not be made unique; retry"),
   exec_failed: spec(500, "check that the guest answers: forkd ping --id ID"),
   tool_failed: spec(500, "run the command that the message names by hand"),

@@ -11,6 +11,8 @@ import type { VmEnd } from "./engine.ts";
 /** A kill needs no help of the VMM; a process that outlives this is stuck in the kernel. */
 const stopTimeoutMs = 10_000;
 const logTailBytesMax = 4096;
+/** From the break of a VMM's sockets to the event of its end. */
+const deathSeenMs = 300;
 /** stdin, stdout, stderr come first; then one socket, then the files. */
 const firstExtraFd = 3;
 
@@ -91,12 +93,24 @@ export class VmmProcess {
     this.#child.unref();
   }
 
-  /** A failure of `what` that tells what the VMM said before it died. */
-  async failure(what: string): Promise<ForkdError> {
-    const end = await this.ended;
-    const how = end.signal ?? `exit ${end.exitCode}`;
-    const words = end.log === "" ? "it printed nothing" : end.log;
-    return new ForkdError("engine_failed", `${what}: the VMM ended (${how}): ${words}`);
+  /**
+   * Waits for `work`. A VMM that dies meanwhile is the better reason than what its death broke, which
+   * is often seen first. When it throws, the VMM is gone.
+   */
+  async orDeath<T>(work: Promise<T>, what: string): Promise<T> {
+    const died = this.ended.then((end): never => {
+      throw failureOf(end, what);
+    });
+    died.catch(() => undefined);
+    try {
+      return await Promise.race([work, died]);
+    } catch (error) {
+      const { promise: later, resolve } = Promise.withResolvers<undefined>();
+      const timer = setTimeout(resolve, deathSeenMs, undefined);
+      const end = await Promise.race([this.ended, later]).finally(() => clearTimeout(timer));
+      await this.stop();
+      throw end === undefined ? error : failureOf(end, what);
+    }
   }
 
   async stop(): Promise<VmEnd> {
@@ -110,9 +124,19 @@ export class VmmProcess {
   }
 }
 
+/** SIGBUS is how a VMM learns that the file of its RAM cannot grow. */
+function failureOf(end: VmEnd, what: string): ForkdError {
+  if (end.signal === "SIGBUS") {
+    return new ForkdError("disk_full", `${what}: the disk is full: the guest's memory has no room`);
+  }
+  const how = end.signal ?? `exit ${end.exitCode}`;
+  const words = end.log === "" ? "it printed nothing" : end.log;
+  return new ForkdError("engine_failed", `${what}: the VMM ended (${how}): ${words}`);
+}
+
 /**
- * A VMM gets nothing of our environment, which may hold secrets. The tunables (glibc manual, "Memory
- * Allocation Tunables") keep a mostly idle process in one heap without caches: a megabyte a child.
+ * A VMM gets nothing of our environment, which may hold secrets. The tunables (glibc manual, Memory
+ * Allocation Tunables) keep a mostly idle process in one heap without caches: a megabyte a child.
  */
 function vmmEnv(): Record<string, string> {
   const tunables = {

@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { lstat, mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { ForkdError, type SnapshotInfo, type SnapshotTag, snapshotTagSchema } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
@@ -49,7 +50,8 @@ export class SnapshotStore {
 
   /** Whether the tag's name is taken, by whatever. */
   async has(tag: SnapshotTag): Promise<boolean> {
-    return (await statOrUndefined(layout.snapshotDir(this.#paths, tag))) !== undefined;
+    // Not what it points to: a dangling link takes the name too.
+    return (await lstatOrUndefined(layout.snapshotDir(this.#paths, tag))) !== undefined;
   }
 
   async stage(tag: SnapshotTag): Promise<SnapshotStaging> {
@@ -173,11 +175,17 @@ export async function measure(path: string): Promise<{ size: number; physical_by
   return { size: stats.size, physical_bytes: stats.blocks * blockBytes };
 }
 
-async function statOrUndefined(path: string) {
-  return stat(path).catch((error: unknown) => {
-    if (isErrno(error, "ENOENT")) return undefined;
-    throw error;
-  });
+function statOrUndefined(path: string): Promise<Stats | undefined> {
+  return stat(path).catch(undefinedIfMissing);
+}
+
+function lstatOrUndefined(path: string): Promise<Stats | undefined> {
+  return lstat(path).catch(undefinedIfMissing);
+}
+
+function undefinedIfMissing(error: unknown): undefined {
+  if (isErrno(error, "ENOENT")) return undefined;
+  throw error;
 }
 
 async function requireSize(path: string, size: number | undefined): Promise<void> {

@@ -27,7 +27,7 @@ interface EvalEnd {
   readonly exit_code: number;
 }
 
-/** The value's JSON when it has one, as upstream's CLI; else its text. */
+/** The value's text as the interpreter shows it; its JSON when there is only that (upstream's Node). */
 function report(output: Output, end: EvalEnd, timeoutSecs: number): number {
   const failed = Boolean(end.error) || end.exit_code !== 0;
   const code = end.timed_out ? exitCodes.timedOut : failed ? exitCodes.failure : exitCodes.ok;
@@ -37,7 +37,7 @@ function report(output: Output, end: EvalEnd, timeoutSecs: number): number {
   }
   output.guest("stdout", end.stdout ?? "");
   output.guest("stderr", end.stderr ?? "");
-  const value = end.result_json ?? end.result;
+  const value = end.result ?? end.result_json;
   if (code === exitCodes.ok && value) output.line(value);
   for (const text of [end.error, end.traceback, end.stack]) {
     if (text) output.guest("stderr", `${text.trimEnd()}\n`);

@@ -23,15 +23,7 @@ export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
   });
   const consoleTail = keepTail(process.socket(1));
   const qmp = new Qmp(process.socket(0));
-  const dead = process.ended.then(() => process.failure("boot"));
-  const ready = qmp.execute("qmp_capabilities");
-  ready.catch(() => undefined);
-  try {
-    await Promise.race([ready, dead.then((error) => Promise.reject(error))]);
-  } catch (error) {
-    await process.stop();
-    throw error;
-  }
+  await process.orDeath(qmp.execute("qmp_capabilities"), "boot");
   const elapsed = performance.now() - started;
   const timings = { processMs: elapsed, restoredMs: elapsed };
   return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail });

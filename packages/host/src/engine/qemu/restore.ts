@@ -20,13 +20,7 @@ export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
   });
   const processMs = performance.now() - started;
   const qmp = new Qmp(process.socket(0));
-  const dead = process.ended.then(() => process.failure("restore"));
-  try {
-    await Promise.race([load(qmp), dead.then((error) => Promise.reject(error))]);
-  } catch (error) {
-    await process.stop();
-    throw error;
-  }
+  await process.orDeath(load(qmp), "restore");
   const timings = { processMs, restoredMs: performance.now() - started };
   return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail: () => "" });
 }
