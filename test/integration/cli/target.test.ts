@@ -37,8 +37,8 @@ test("exec --json prints the whole end", async () => {
   assert.deepEqual(agent.requests, [{ action: "exec", args: ["x", "--json"], timeout: 30 }]);
 });
 
-test("eval prints the value's JSON, else its text", async () => {
-  await using json = await openFakeAgent(answerWith({ result: "x", result_json: "[1]" }));
+test("eval prints the value's text, else its JSON", async () => {
+  await using json = await openFakeAgent(answerWith({ result_json: "[1]" }));
   const first = await forkd(["eval", "--target", json.target, "--", "1", "+", "1"]);
   assert.deepEqual(first, { code: 0, out: "[1]", err: "" });
   assert.deepEqual(json.requests, [{ action: "eval", code: "1 + 1" }]);
