@@ -94,8 +94,8 @@ export class VmmProcess {
   }
 
   /**
-   * Waits for `work`. A VMM that dies meanwhile is the better reason than what its death broke, which
-   * is often seen first. When it throws, the VMM is gone.
+   * Waits for `work`. A VMM that dies meanwhile is the better reason than what its death broke,
+   * which is often seen first. When it throws, the VMM is gone.
    */
   async orDeath<T>(work: Promise<T>, what: string): Promise<T> {
     const died = this.ended.then((end): never => {
