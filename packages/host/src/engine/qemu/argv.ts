@@ -104,6 +104,7 @@ export function restoreArgv(spec: RestoreSpec): string[] {
       memoryObject(spec.machine, spec.memoryFile, "off"),
     ),
     ...["-serial", "null"],
-    ...["-incoming", "defer"],
+    // -S: it stays paused when the state is loaded.
+    ...["-S", "-incoming", "defer"],
   ];
 }
