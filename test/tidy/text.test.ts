@@ -35,7 +35,8 @@ test("no line is over 100 columns", () => {
   assert.deepEqual(inCode, []);
   const inMarkdown = (line: string): boolean =>
     tooLong(line, proseColumnsMax) && !unbreakable.test(line);
-  assert.deepEqual(findLines(markdownFiles(), inMarkdown), []);
+  const written = markdownFiles().filter((file) => !/^.*\n\nGenerated /.test(file.text));
+  assert.deepEqual(findLines(written, inMarkdown), []);
 });
 
 test("no code file is over 400 lines, unless the reason is listed", () => {
