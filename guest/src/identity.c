@@ -209,6 +209,23 @@ static void on_reseeded(const struct reseed_result *r) {
   hooks_run(on_hooks);
 }
 
+void op_clock(struct ticket ticket, const struct json *request) {
+  int64_t wall_ns;
+  if (!parse_wall_clock(json_get_string(request, "wall_clock_ns"), &wall_ns)) {
+    reply_error(ticket, "bad_request", "clock: wall_clock_ns must be a decimal text");
+    return;
+  }
+  double before_ms = (double)(wall_clock_ns() - wall_ns) / 1e6;
+  const char *why = simulated ? NULL : system_clock(wall_ns);
+  if (why) {
+    reply_error(ticket, "identity_failed", "clock: %s", why);
+    return;
+  }
+  struct jw *w = reply_begin();
+  jw_ms(w, "clock_skew_before_ms", before_ms);
+  reply_send(ticket, FRAME_REPLY);
+}
+
 void op_identity(struct ticket ticket, const struct json *request) {
   if (id.busy) {
     reply_error(ticket, "busy", "identity: one is in progress");

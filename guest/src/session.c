@@ -30,6 +30,7 @@ static const struct {
     {"warm", op_warm, false},     {"freeze", op_freeze, false},
     {"thaw", op_thaw, false},     {"exec", op_exec, true},
     {"eval", op_eval, true},      {"poweroff", op_poweroff, false},
+    {"clock", op_clock, false},
 };
 
 bool session_live(void) { return attached; }

@@ -57,7 +57,7 @@ void stream_took(struct stream *stream, size_t len, bool flush);
 
 /* The operations. Each answers its ticket, now or later. */
 typedef void op_fn(struct ticket ticket, const struct json *request);
-op_fn op_ping, op_identity, op_warm, op_freeze, op_thaw, op_exec, op_eval, op_poweroff;
+op_fn op_ping, op_identity, op_clock, op_warm, op_freeze, op_thaw, op_exec, op_eval, op_poweroff;
 /* Input of an open stream. */
 void exec_stdin(struct stream *stream, const uint8_t *data, size_t len);
 void eval_stdin(struct stream *stream, const uint8_t *data, size_t len);

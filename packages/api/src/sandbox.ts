@@ -13,6 +13,8 @@ export const attestationSchema = z.object({
   crng_reseeded: z.boolean(),
   clock_skew_before_ms: z.number(),
   clock_skew_after_ms: z.number(),
+  /** How long the time was under way to the guest at most: its clock is at most this much behind. */
+  clock_uncertainty_ms: z.number().optional(),
   hostname: z.string(),
   machine_id: z.string(),
   hooks: z.array(z.object({ name: z.string(), ok: z.boolean(), detail: z.string().optional() })),

@@ -13,6 +13,7 @@ import { withDeadline } from "../lib/deadline.ts";
 import { BoundedText } from "./bounded-text.ts";
 import {
   type AgentEvent,
+  clockReplySchema,
   emptyReplySchema,
   evalReplySchema,
   execReplySchema,
@@ -27,6 +28,9 @@ import type { AgentStream } from "./stream.ts";
 /** Beyond a command's own deadline: time for the guest to kill it and to say so. */
 const graceMs = 5_000;
 const entropyBytes = 64;
+/** A clock that may be wrong by more is set again. */
+const clockErrorMsMax = 20;
+const clockAttemptsMax = 5;
 /** Signal numbers of Linux that upstream's negative exit codes are made from. */
 const signalNumbers: Readonly<Record<string, number>> = {
   SIGHUP: 1,
@@ -67,11 +71,12 @@ export interface WarmRequest {
 export type AgentPong = z.infer<typeof pongReplySchema>;
 
 /** Gives the guest fresh entropy, the time and its names; returns what the guest proved. */
-export function identify(
+export async function identify(
   session: AgentSession,
   identity: IdentityRequest,
   timeoutMs: number,
 ): Promise<Attestation> {
+  const sent = performance.now();
   const op = {
     op: "identity",
     generation: identity.generation,
@@ -80,7 +85,28 @@ export function identify(
     hostname: identity.hostname,
     machine_id: identity.machineId,
   };
-  return session.request(op, identityReplySchema, timeoutMs);
+  const { steps_ms, ...proof } = await session.request(op, identityReplySchema, timeoutMs);
+  const worked = Object.values(steps_ms).reduce((sum, ms) => sum + ms, 0);
+  const underWay = performance.now() - sent - worked;
+  return { ...proof, clock_uncertainty_ms: await settleClock(session, { underWay, timeoutMs }) };
+}
+
+/**
+ * A time that was under way for long is wrong by as much. On a busy host it is sent again until one
+ * arrives quickly; returns the bound on the last one's error, ms.
+ */
+async function settleClock(
+  session: AgentSession,
+  { underWay, timeoutMs }: { readonly underWay: number; readonly timeoutMs: number },
+): Promise<number> {
+  let boundMs = underWay;
+  for (let attempt = 0; boundMs > clockErrorMsMax && attempt < clockAttemptsMax; attempt += 1) {
+    const sent = performance.now();
+    const op = { op: "clock", wall_clock_ns: wallClockNs().toString() };
+    await session.request(op, clockReplySchema, timeoutMs);
+    boundMs = performance.now() - sent;
+  }
+  return Math.round(boundMs * 1000) / 1000;
 }
 
 /** The host's wall clock, nanoseconds since 1970. */

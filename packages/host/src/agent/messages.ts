@@ -28,7 +28,12 @@ export const warmReplySchema = z.object({
   detail: shortText.optional(),
 });
 
-export const identityReplySchema = attestationSchema;
+export const identityReplySchema = attestationSchema.extend({
+  /** What the guest spent on each step; the rest of the round trip was the way. */
+  steps_ms: z.record(z.string().max(32), z.number().min(0)).default({}),
+});
+
+export const clockReplySchema = z.object({ clock_skew_before_ms: z.number() });
 
 export const execReplySchema = z.object({
   exit_code: z.int().nullable(),
