@@ -37,6 +37,9 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       await Promise.all(vms.map((vm) => vm.stop()));
     });
 
+    const workDirs = new Map<number, string>();
+    const workDirOf = (vm: Vm): string => workDirs.get(vm.process.pid) ?? assert.fail();
+
     const newWorkDir = async (): Promise<string> => {
       children += 1;
       const workDir = join(subject.dir, `c${children}`);
@@ -48,8 +51,9 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       vmstateFile: (): string => join(subject.dir, "vmstate"),
     };
     const restore = async (vmstateFile = frozen.vmstateFile()): Promise<RestoredVm> => {
+      const workDir = await newWorkDir();
       const vm = await subject.engine.restore({
-        workDir: await newWorkDir(),
+        workDir,
         machine,
         rootImage: subject.rootImage,
         memoryFile: frozen.memoryFile(),
@@ -57,10 +61,11 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         dieWithParent: true,
       });
       vms.push(vm);
+      workDirs.set(vm.process.pid, workDir);
       return vm;
     };
-    const attach = async (vm: Vm): Promise<AgentSession> =>
-      AgentSession.attach(await vm.openChannel(), { token, helloTimeoutMs });
+    const attach = async (vm: Vm, listensFor = token): Promise<AgentSession> =>
+      AgentSession.attach(await vm.openChannel(), { token: listensFor, helloTimeoutMs });
     const open = async (vm: Vm, hostname: string): Promise<AgentSession> => {
       const session = await attach(vm);
       await vm.resume();
@@ -162,8 +167,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       const first = await open(vm, "s");
       await value(first, "kept = 41");
       first.close();
-      token = first.nextToken;
-      const second = await attach(vm);
+      const second = await attach(vm, first.nextToken);
       assert.equal((await second.hello).gate, "open");
       assert.equal(await value(second, "kept + 1"), "42");
       await vm.stop();
@@ -177,6 +181,38 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       assert.equal(end.signal, "SIGKILL");
       await vm.stop();
       await assert.rejects(vm.resume(), { code: "engine_failed" });
+    });
+
+    test("a running VM is adopted by its process and directory, and works on", async () => {
+      const vm = await restore();
+      const session = await open(vm, "a");
+      await value(session, "kept = 6");
+      session.close();
+      const adopted = await subject.engine.adopt({ process: vm.process, workDir: workDirOf(vm) });
+      const again = await attach(adopted, session.nextToken);
+      assert.equal(await value(again, "kept * 7"), "42");
+      await adopted.pause();
+      const answer = ping(again, 60_000);
+      assert.equal(await Promise.race([answer, pause(300)]), "silent");
+      await adopted.resume();
+      await answer;
+      const end = await adopted.stop();
+      assert.equal(end.stopped, true);
+      assert.equal(isAlive(vm.process), false);
+      assert.equal((await vm.ended).stopped, false);
+    });
+
+    test("an adopted VM that dies is noticed; one that is gone cannot be adopted", async () => {
+      const vm = await restore();
+      const spec = { process: vm.process, workDir: workDirOf(vm) };
+      const adopted = await subject.engine.adopt(spec);
+      process.kill(vm.process.pid, "SIGKILL");
+      assert.equal((await adopted.ended).stopped, false);
+      await vm.ended;
+      await assert.rejects(subject.engine.adopt(spec), { code: "engine_failed" });
+      const other = { ...vm.process, startTicks: vm.process.startTicks + 1 };
+      const impostor = { process: other, workDir: spec.workDir };
+      await assert.rejects(subject.engine.adopt(impostor), { code: "engine_failed" });
     });
 
     test("a broken state file is refused and leaves no process", async () => {

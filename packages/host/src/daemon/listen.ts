@@ -7,6 +7,7 @@ import { type Bind, formatBind } from "./bind.ts";
 /** Listens and tells where, with the port that the kernel chose for 0. Throws address_in_use. */
 export async function listen(app: FastifyInstance, bind: Bind): Promise<Bind> {
   try {
+    // biome-ignore lint/nursery/useAwaitThenable: Fastify's own thenable type.
     await app.listen({ host: bind.host, port: bind.port });
   } catch (error) {
     throw await explainListen(error, bind);

@@ -53,7 +53,16 @@ export interface RestoreSpec {
   readonly dieWithParent: boolean;
 }
 
-/** How a VMM ended. `stopped`: because this side asked. */
+/** A VM that some process of this host started and that runs on; what its owner kept of it. */
+export interface AdoptSpec {
+  readonly process: ProcessIdentity;
+  readonly workDir: string;
+}
+
+/**
+ * How a VMM ended. `stopped`: because this side asked. Of an adopted VMM nobody learns the exit
+ * code or the signal: both are null.
+ */
 export interface VmEnd {
   readonly stopped: boolean;
   readonly exitCode: number | null;
@@ -117,4 +126,9 @@ export interface Engine {
   boot(spec: BootSpec): Promise<BootedVm>;
   /** Loads a frozen VM; it is paused when this resolves. Leaves no process when it throws. */
   restore(spec: RestoreSpec): Promise<RestoredVm>;
+  /**
+   * Takes over a running VM, in whatever state it is. Throws engine_failed when that very process
+   * is gone or does not answer; it is left as it is then.
+   */
+  adopt(spec: AdoptSpec): Promise<Vm>;
 }

@@ -26,8 +26,16 @@ export interface VmmSpawn {
   readonly files: readonly string[];
 }
 
-/** A VMM's process: its end is an event, its last words are kept. */
-export class VmmProcess {
+/** What a VM needs of its process, whoever started it. */
+export interface VmProcess {
+  readonly identity: ProcessIdentity;
+  readonly ended: Promise<VmEnd>;
+  /** Ends it at once; resolves when it is gone. Idempotent. */
+  stop(): Promise<VmEnd>;
+}
+
+/** A VMM's process that we started: its end is an event, its last words are kept. */
+export class VmmProcess implements VmProcess {
   readonly identity: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
   readonly #child: ChildProcess;
@@ -164,7 +172,8 @@ function launcherArgs(request: VmmSpawn): string[] {
   ];
 }
 
-function logTail(workDir: string): string {
+/** The end of a VMM's log. */
+export function logTail(workDir: string): string {
   try {
     return readFileSync(join(workDir, "vmm.log"), "utf8").slice(-logTailBytesMax).trim();
   } catch {

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { join } from "node:path";
+import { sleep } from "../lib/deadline.ts";
 
 /** A process that no reuse of its pid can be mistaken for. */
 export interface ProcessIdentity {
@@ -57,6 +58,25 @@ export function identifyProcess(pid: number): ProcessIdentity | undefined {
 export function isAlive(identity: ProcessIdentity): boolean {
   if (identity.bootId !== bootId()) return false;
   return findProcess(identity.pid)?.startTicks === identity.startTicks;
+}
+
+/** A process that closes its files for the last time is gone in a moment: how often to look. */
+const goneLookMs = 2;
+
+/**
+ * Waits until that very process has ended. Node has no event for a process that is not its child:
+ * call it when an event says that the end has come, such as the close of a socket it held.
+ */
+export async function waitUntilGone(
+  identity: ProcessIdentity,
+  timeoutMs: number,
+): Promise<boolean> {
+  const deadline = performance.now() + timeoutMs;
+  while (isAlive(identity)) {
+    if (performance.now() > deadline) return false;
+    await sleep(goneLookMs);
+  }
+  return true;
 }
 
 /** Every path that a process has open, by descriptor number. Gone descriptors are left out. */

@@ -24,6 +24,7 @@ export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
   const consoleTail = keepTail(process.socket(1));
   const qmp = new Qmp(process.socket(0));
   await process.orDeath(qmp.execute("qmp_capabilities"), "boot");
+  process.unref();
   const elapsed = performance.now() - started;
   const timings = { processMs: elapsed, restoredMs: elapsed };
   return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail });

@@ -1,4 +1,5 @@
 import type {
+  AdoptSpec,
   BootedVm,
   BootKernel,
   BootSpec,
@@ -7,7 +8,9 @@ import type {
   Machine,
   RestoredVm,
   RestoreSpec,
+  Vm,
 } from "../engine.ts";
+import { adoptQemu } from "./adopt.ts";
 import { bootQemu } from "./boot.ts";
 import { probeQemu, qemuVersion } from "./probe.ts";
 import { restoreQemu } from "./restore.ts";
@@ -53,5 +56,9 @@ export class QemuEngine implements Engine {
 
   restore(spec: RestoreSpec): Promise<RestoredVm> {
     return restoreQemu(spec);
+  }
+
+  adopt(spec: AdoptSpec): Promise<Vm> {
+    return adoptQemu(spec);
   }
 }

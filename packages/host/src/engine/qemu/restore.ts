@@ -21,6 +21,7 @@ export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
   const processMs = performance.now() - started;
   const qmp = new Qmp(process.socket(0));
   await process.orDeath(load(qmp), "restore");
+  process.unref();
   const timings = { processMs, restoredMs: performance.now() - started };
   return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail: () => "" });
 }

@@ -5,14 +5,14 @@ import { ForkdError } from "@forkd/api";
 import { withDeadline } from "../../lib/deadline.ts";
 import type { ProcessIdentity } from "../../linux/proc.ts";
 import type { BootedVm, RestoredVm, RestoreTimings, VmEnd } from "../engine.ts";
-import type { VmmProcess } from "../process.ts";
+import type { VmProcess } from "../process.ts";
 import { agentSocketName } from "./argv.ts";
 import type { Qmp } from "./qmp.ts";
 
 const channelTimeoutMs = 10_000;
 
 interface QemuVmParts {
-  readonly process: VmmProcess;
+  readonly process: VmProcess;
   readonly qmp: Qmp;
   readonly workDir: string;
   readonly timings: RestoreTimings;
@@ -29,7 +29,6 @@ export class QemuVm implements BootedVm, RestoredVm {
     this.#parts = parts;
     this.timings = parts.timings;
     this.ended = parts.process.ended;
-    parts.process.unref();
   }
 
   get process(): ProcessIdentity {
