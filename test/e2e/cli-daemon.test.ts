@@ -26,7 +26,7 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
     assert.equal(ids.length, 3, spawned.stdout);
   });
   after(async () => {
-    await daemon?.stop();
+    await daemon?.killAll();
     await data?.assertNothingLeft();
     await data?.[Symbol.asyncDispose]();
   });

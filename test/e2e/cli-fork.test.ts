@@ -130,7 +130,7 @@ describe("forkd fork", { skip: skipWithout("root", "qemu", "guest-agent") }, () 
     before(async () => {
       daemon = await startDaemon(data.path);
     });
-    after(() => daemon?.stop());
+    after(() => daemon?.killAll());
     afterEach(async () => assert.deepEqual(await daemon.client.listSandboxes(), []));
 
     test("the same lines, and the daemon's children are gone after it", async () => {

@@ -86,7 +86,7 @@ describe("images", { skip }, () => {
     daemon = await startDaemon(data.path);
   });
   after(async () => {
-    await daemon?.stop();
+    await daemon?.killAll();
     await registry?.[Symbol.asyncDispose]();
     await data?.assertNothingLeft();
     await data?.[Symbol.asyncDispose]();
@@ -218,7 +218,7 @@ describe("a warm Node", { skip: skipWithout("root", "qemu", "guest-agent") }, ()
     ids = (await daemon.client.createSandboxes({ body })).map(({ id }) => id);
   });
   after(async () => {
-    await daemon?.stop();
+    await daemon?.killAll();
     await data?.assertNothingLeft();
     await data?.[Symbol.asyncDispose]();
   });

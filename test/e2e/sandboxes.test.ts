@@ -21,7 +21,7 @@ describe("sandboxes of a daemon", { skip: skipWithout("root", "qemu", "guest-age
     daemon = await startDaemon(baked.dataDir);
     children = await call().createSandboxes({ body: { snapshot_tag: baked.tag, n: 4 } });
   });
-  after(() => daemon?.stop());
+  after(() => daemon?.killAll());
 
   const exec = (body: object, id = first().id) =>
     call().execSandbox({
@@ -222,9 +222,46 @@ describe("sandboxes of a daemon", { skip: skipWithout("root", "qemu", "guest-age
     await assert.rejects(startDaemon(baked.dataDir), /belongs to the daemon with pid/);
   });
 
-  test("a stopped daemon leaves no VM and no directory", async () => {
+  test("sandboxes survive a stop of the daemon, and a kill, with all that they know", async () => {
     assert.ok(children.length > 0);
-    assert.equal(await daemon.stop(), 0);
+    await evaluate("survivor = 'yes'");
+    for (const end of [() => daemon.stop(), () => daemon.crash()]) {
+      await end();
+      assert.equal(vmmProcesses(baked.dataDir).length, children.length);
+      daemon = await startDaemon(baked.dataDir);
+      assert.deepEqual(await call().getSandbox({ params: { id: first().id } }), first());
+      assert.equal((await evaluate("survivor")).result, "'yes'");
+      assert.equal((await exec({ args: ["/bin/echo", "on"] })).stdout, "on\n");
+    }
+  });
+
+  test("a sandbox that died while no daemon ran is not adopted, the others are", async () => {
+    await call().createSandboxes({ body: { snapshot_tag: baked.tag, n: 1 } });
+    const victim = (await call().listSandboxes()).at(-1) ?? assert.fail();
+    await daemon.crash();
+    process.kill(victim.pid ?? assert.fail(), "SIGKILL");
+    daemon = await startDaemon(baked.dataDir);
+    const ids = (await call().listSandboxes()).map(({ id }) => id);
+    assert.equal(ids.includes(victim.id), false);
+    assert.equal(ids.includes(first().id), true);
+    assert.equal((await readdir(join(baked.dataDir, "work"))).includes(victim.id), false);
+  });
+
+  test("a daemon that is killed while it forks leaves nothing that its next life does not know", async () => {
+    const spawning = call().createSandboxes({ body: { snapshot_tag: baked.tag, n: 6 } });
+    spawning.catch(() => undefined);
+    await eventually(async () => {
+      assert.ok((await readdir(join(baked.dataDir, "work"))).length > children.length);
+    });
+    await daemon.crash();
+    daemon = await startDaemon(baked.dataDir);
+    const ids = (await call().listSandboxes()).map(({ id }) => id);
+    assert.deepEqual((await readdir(join(baked.dataDir, "work"))).sort(), ids.sort());
+    assert.equal(vmmProcesses(baked.dataDir).length, ids.length);
+  });
+
+  test("delete works on adopted sandboxes; then nothing is left", async () => {
+    assert.equal(await daemon.killAll(), 0);
     assert.deepEqual(vmmProcesses(baked.dataDir), []);
     assert.deepEqual(await readdir(join(baked.dataDir, "work")), []);
   });

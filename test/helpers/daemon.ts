@@ -18,8 +18,12 @@ export interface TestDaemon {
   readonly url: string;
   readonly token: string;
   readonly process: ChildProcess;
-  /** SIGTERM, then the exit code. */
+  /** SIGTERM, then the exit code. Sandboxes run on. */
   stop(): Promise<number | null>;
+  /** Ends every sandbox, then the daemon. */
+  killAll(): Promise<number | null>;
+  /** SIGKILL. */
+  crash(): Promise<void>;
 }
 
 export async function startDaemon(dataDir: string): Promise<TestDaemon> {
@@ -38,8 +42,8 @@ export async function startDaemon(dataDir: string): Promise<TestDaemon> {
   );
   const exited = once(child, "exit").then(() => child.exitCode);
   child.stderr.on("data", (data) => log.push(String(data)));
-  const stop = async (): Promise<number | null> => {
-    child.kill("SIGTERM");
+  const end = async (signal: NodeJS.Signals): Promise<number | null> => {
+    child.kill(signal);
     const force = setTimeout(() => child.kill("SIGKILL"), stopTimeoutMs);
     const code = await exited;
     clearTimeout(force);
@@ -48,15 +52,29 @@ export async function startDaemon(dataDir: string): Promise<TestDaemon> {
   };
   try {
     const url = await listening(child, log);
-    return running(child, url, stop);
+    return running(child, url, end);
   } catch (error) {
-    await stop();
+    await end("SIGTERM");
     throw error;
   }
 }
 
-function running(child: ChildProcess, url: string, stop: TestDaemon["stop"]): TestDaemon {
-  return { client: new Client({ url, token }), url, token, process: child, stop };
+type End = (signal: NodeJS.Signals) => Promise<number | null>;
+
+function running(child: ChildProcess, url: string, end: End): TestDaemon {
+  const client = new Client({ url, token });
+  const killAll = async (): Promise<number | null> => {
+    if (child.exitCode === null && child.signalCode === null) {
+      const sandboxes = await client.listSandboxes();
+      await Promise.all(sandboxes.map(({ id }) => client.deleteSandbox({ params: { id } })));
+    }
+    return end("SIGTERM");
+  };
+  const stop = (): Promise<number | null> => end("SIGTERM");
+  const crash = async (): Promise<void> => {
+    await end("SIGKILL");
+  };
+  return { client, url, token, process: child, stop, killAll, crash };
 }
 
 async function listening(child: ChildProcess, log: string[]): Promise<string> {

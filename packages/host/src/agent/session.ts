@@ -18,6 +18,8 @@ const streamIdMax = 0xffff_ffff;
 export interface AttachOptions {
   /** What this agent listens for, see the protocol. */
   readonly token: Uint8Array;
+  /** What it shall listen for after this attach: 16 bytes, random when absent. */
+  readonly nextToken?: Buffer;
   /** Milliseconds for the agent to answer the attach. */
   readonly helloTimeoutMs: number;
 }
@@ -30,7 +32,7 @@ export interface AttachOptions {
  */
 export class AgentSession {
   /** The token that the next attach to this agent needs; keep it with the guest. */
-  readonly nextToken: Buffer = randomBytes(tokenBytes);
+  readonly nextToken: Buffer;
   /** The agent's answer to the attach. */
   readonly hello: Promise<HelloReply>;
   /** Resolves when the channel has ended, whoever ended it. */
@@ -48,6 +50,7 @@ export class AgentSession {
 
   private constructor(channel: Duplex, options: AttachOptions) {
     this.#channel = channel;
+    this.nextToken = options.nextToken ?? randomBytes(tokenBytes);
     const { promise, resolve } = Promise.withResolvers<ForkdError>();
     this.ended = promise;
     this.#end = resolve;

@@ -24,8 +24,8 @@ export interface ServeOptions {
   readonly hurry: AbortSignal;
 }
 
-/** Sandboxes end with the daemon, because no later daemon could adopt and so ever end them. */
-const sandboxesAtStop = "kill";
+/** Sandboxes survive a restart: the next daemon adopts them. `forkd kill --all` ends them. */
+const sandboxesAtStop = "detach";
 
 /** Serves until `stop` aborts. Whatever it opened is closed when it returns or throws. */
 export async function serve(options: ServeOptions): Promise<void> {

@@ -2,10 +2,11 @@ import { randomBytes } from "node:crypto";
 import { type Attestation, ForkdError, type SandboxId, type SandboxInfo } from "@forkd/api";
 import { identify } from "../agent/guest.ts";
 import type { AgentSession } from "../agent/session.ts";
-import type { RestoredVm, VmEnd } from "../engine/engine.ts";
+import type { RestoredVm, Vm, VmEnd } from "../engine/engine.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import type { ForkDeps } from "./deps.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
+import { writeRecord } from "./record.ts";
 import type { ChildTimings } from "./service.ts";
 import { createWorkDir, removeWorkDir } from "./work-dir.ts";
 
@@ -15,10 +16,13 @@ const identityTimeoutMs = 60_000;
 /** A forked VM whose agent has proven an identity of its own. */
 export interface Child {
   readonly id: SandboxId;
-  readonly vm: RestoredVm;
+  readonly vm: Vm;
   readonly session: AgentSession;
   readonly workDir: string;
   readonly info: SandboxInfo;
+}
+
+export interface ForkedChild extends Child {
   readonly timings: ChildTimings;
 }
 
@@ -31,7 +35,7 @@ export interface ChildPlan {
 }
 
 /** Restores one child and opens it once it is one of its kind. Leaves nothing when it throws. */
-export async function forkChild(plan: ChildPlan): Promise<Child> {
+export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
   const { deps, snapshot, id } = plan;
   const workDir = await createWorkDir(deps.paths, id, deps.owner);
   try {
@@ -42,7 +46,7 @@ export async function forkChild(plan: ChildPlan): Promise<Child> {
       rootImage: snapshot.rootImage,
       memoryFile: snapshot.memoryFile,
       vmstateFile: snapshot.vmstateFile,
-      dieWithParent: true,
+      dieWithParent: !deps.sandboxesOutlive,
     });
     const offset = began - plan.started;
     try {
@@ -53,6 +57,10 @@ export async function forkChild(plan: ChildPlan): Promise<Child> {
         identityMs: performance.now() - plan.started,
       };
       const info = describe(plan, { vm, identity, timings });
+      if (deps.sandboxesOutlive) {
+        const attachTokens = [session.nextToken.toString("hex")];
+        await writeRecord(workDir, { info, process: vm.process, attachTokens });
+      }
       return { id, vm, session, workDir, info, timings };
     } catch (error) {
       await vm.stop();

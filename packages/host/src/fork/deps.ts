@@ -11,6 +11,8 @@ export interface ForkDeps {
   readonly engine: Engine;
   readonly store: SnapshotStore;
   readonly log: Logger;
+  /** Whether sandboxes outlive their owner, and are adopted by the next one. */
+  readonly sandboxesOutlive: boolean;
   /** The process that owns what this service makes. */
   readonly owner: ProcessIdentity;
 }

@@ -3,16 +3,17 @@ import type { DataPaths, Env } from "../config/data-paths.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import type { Logger } from "../lib/log.ts";
-import { identifyProcess } from "../linux/proc.ts";
+import { identifyProcess, isAlive } from "../linux/proc.ts";
 import { kernelStagingDir } from "../store/kernels.ts";
 import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
+import { readRecord } from "./record.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
-import { sweepWorkDirs } from "./work-dir.ts";
+import { orphanedWorkDirs, reapWorkDir } from "./work-dir.ts";
 
 export interface ServiceOptions {
   readonly paths: DataPaths;
@@ -35,9 +36,11 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     store,
     log: options.log,
     owner,
+    sandboxesOutlive: options.owner === "daemon",
   };
-  await sweep(deps);
   const sandboxes = new Sandboxes(deps);
+  if (deps.sandboxesOutlive) await sandboxes.adoptAll();
+  await sweep(deps);
   const bakes = new Bakes(deps);
   return {
     listSnapshots: () => store.list(),
@@ -51,8 +54,10 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     ping: (id) => sandboxes.ping(id),
     exec: (id, request) => sandboxes.exec(id, request),
     eval: (id, request) => sandboxes.eval(id, request),
-    close: async () => {
-      await Promise.all([sandboxes.killAll(), bakes.abortAll()]);
+    close: async (what) => {
+      if (what === "detach") await sandboxes.detachAll();
+      else await sandboxes.killAll();
+      await bakes.abortAll();
       await lock?.release();
     },
   };
@@ -60,7 +65,11 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
 
 /** Removes what processes that are gone have left: work, half snapshots, half images. */
 async function sweep({ paths, store, log }: ForkDeps): Promise<void> {
-  await sweepWorkDirs(paths, log);
+  for (const dir of await orphanedWorkDirs(paths)) {
+    // A daemon's sandbox waits for the next daemon; a command line must not end it.
+    const record = await readRecord(dir);
+    if (record === undefined || !isAlive(record.process)) await reapWorkDir(dir, log);
+  }
   await store.sweep();
   await removeLeftovers(rootfsStagingDir(paths));
   await removeLeftovers(kernelStagingDir(paths));

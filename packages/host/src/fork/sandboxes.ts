@@ -10,14 +10,16 @@ import {
   parseSandboxId,
   type SandboxId,
   type SandboxInfo,
+  toForkdError,
 } from "@forkd/api";
 import { evaluate, exec, ping } from "../agent/guest.ts";
 import { Semaphore } from "../lib/semaphore.ts";
 import type { Snapshot } from "../store/snapshots.ts";
-import { type Child, forkChild } from "./child.ts";
+import { adoptSandbox } from "./adopt.ts";
+import { type Child, type ForkedChild, forkChild } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
 import type { SpawnedSandbox, SpawnRequest } from "./service.ts";
-import { removeWorkDir } from "./work-dir.ts";
+import { orphanedWorkDirs, reapWorkDir, removeWorkDir } from "./work-dir.ts";
 
 const pingTimeoutMs = 3_000;
 const isolationRank = { "vm-emulated": 0, vm: 1 } as const;
@@ -28,7 +30,9 @@ export class Sandboxes {
   readonly #live = new Map<SandboxId, Child>();
   readonly #restores = new Semaphore(limits.concurrentRestoresMax, 2 * limits.spawnCountMax);
   #engineVersion: Promise<string> | undefined;
+  readonly #forking = new Set<Promise<unknown>>();
   #closed = false;
+  #detached = false;
 
   constructor(deps: ForkDeps) {
     this.#deps = deps;
@@ -40,6 +44,7 @@ export class Sandboxes {
     const snapshot = await this.#deps.store.open(request.tag);
     await this.#requireCompatible(snapshot, request);
     const attempts = Array.from({ length: request.count }, () => this.#fork(snapshot, started));
+    for (const attempt of attempts) this.#track(attempt);
     const results = await Promise.allSettled(attempts);
     const failed = results.find((result) => result.status === "rejected");
     const children = results.filter((result) => result.status === "fulfilled");
@@ -48,6 +53,30 @@ export class Sandboxes {
       throw failed.reason;
     }
     return children.map(({ value: { info, timings } }) => ({ info, timings }));
+  }
+
+  /** Takes over what an owner that is gone has left running, and ends what cannot be. */
+  async adoptAll(): Promise<void> {
+    for (const workDir of await orphanedWorkDirs(this.#deps.paths)) {
+      try {
+        const { vm, session, record } = await adoptSandbox(this.#deps, workDir);
+        const { info } = record;
+        this.#keep({ id: parseSandboxId(info.id), vm, session, workDir, info });
+        this.#deps.log.info("adopted a sandbox", { id: info.id });
+      } catch (error) {
+        const { code, message } = toForkdError(error);
+        this.#deps.log.warn("a sandbox cannot be adopted", { workDir, code, message });
+        await reapWorkDir(workDir, this.#deps.log);
+      }
+    }
+  }
+
+  /** Leaves every sandbox running, for the next owner of the data directory. */
+  async detachAll(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#forking);
+    this.#detached = true;
+    for (const { session } of this.#live.values()) session.close();
   }
 
   list(): SandboxInfo[] {
@@ -66,6 +95,7 @@ export class Sandboxes {
   /** Ends every sandbox, those that are still being forked too. */
   async killAll(): Promise<void> {
     this.#closed = true;
+    await Promise.allSettled(this.#forking);
     await Promise.all([...this.#live.values()].map((child) => this.#end(child)));
   }
 
@@ -92,16 +122,26 @@ export class Sandboxes {
     throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
   }
 
-  #fork(snapshot: Snapshot, started: number): Promise<Child> {
+  #fork(snapshot: Snapshot, started: number): Promise<ForkedChild> {
     return this.#restores.run(async () => {
       this.#requireOpen();
       const child = await forkChild({ deps: this.#deps, snapshot, id: newSandboxId(), started });
-      this.#live.set(child.id, child);
-      void child.vm.ended.then(() => this.#forgetDead(child));
+      this.#keep(child);
       if (this.#closed) await this.#end(child);
       this.#requireOpen();
       return child;
     });
+  }
+
+  #track(attempt: Promise<unknown>): void {
+    this.#forking.add(attempt);
+    const done = (): void => void this.#forking.delete(attempt);
+    attempt.then(done, done);
+  }
+
+  #keep(child: Child): void {
+    this.#live.set(child.id, child);
+    void child.vm.ended.then(() => this.#forgetDead(child));
   }
 
   #requireOpen(): void {
@@ -114,6 +154,7 @@ export class Sandboxes {
   }
 
   async #forgetDead(child: Child): Promise<void> {
+    if (this.#detached) return;
     try {
       await this.#forget(child);
     } catch (error) {

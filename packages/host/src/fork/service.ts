@@ -100,6 +100,9 @@ export interface ForkService {
   exec(id: SandboxId, request: ExecRequest): Promise<ExecResult>;
   eval(id: SandboxId, request: EvalRequest): Promise<EvalResult>;
 
-  /** Ends every sandbox and every bake; returns when nothing of them is left. */
-  close(sandboxes: "kill"): Promise<void>;
+  /**
+   * Ends every bake, and every sandbox unless they are to be detached: then they run on, and the
+   * next daemon of the data directory adopts them. Returns when nothing else is left.
+   */
+  close(sandboxes: "detach" | "kill"): Promise<void>;
 }

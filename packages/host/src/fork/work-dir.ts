@@ -6,11 +6,19 @@ import { z } from "zod";
 import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno, replaceFile } from "../lib/atomic.ts";
 import type { Logger } from "../lib/log.ts";
-import { isAlive, type ProcessIdentity } from "../linux/proc.ts";
+import {
+  identifyProcess,
+  isAlive,
+  type ProcessIdentity,
+  processesIn,
+  waitUntilGone,
+} from "../linux/proc.ts";
 
 const ownerFile = "owner.json";
 /** sockaddr_un holds 108 bytes with the final zero (unix(7)); "/agent.sock" is the longest name. */
 const workDirBytesMax = 107 - "/agent.sock".length;
+
+const reapTimeoutMs = 5_000;
 
 const ownerSchema = z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() });
 
@@ -31,8 +39,13 @@ export async function createWorkDir(
   }
   await mkdir(paths.workDir, { recursive: true, mode: 0o700 });
   await mkdir(dir, { mode: 0o700 });
-  await replaceFile(join(dir, ownerFile), JSON.stringify(owner));
+  await claimWorkDir(dir, owner);
   return dir;
+}
+
+/** Says whose the directory is from now on. */
+export async function claimWorkDir(dir: string, owner: ProcessIdentity): Promise<void> {
+  await replaceFile(join(dir, ownerFile), JSON.stringify(owner));
 }
 
 export async function removeWorkDir(dir: string): Promise<void> {
@@ -44,22 +57,34 @@ export function parentWorkName(): string {
   return `parent-${randomBytes(6).toString("hex")}`;
 }
 
-/**
- * Removes directories whose owner is gone. Their VMMs are gone too: they end with their owner
- * (forkd-launch --die-with-parent).
- */
-export async function sweepWorkDirs(paths: DataPaths, log: Logger): Promise<void> {
+/** Directories whose owner is gone. */
+export async function orphanedWorkDirs(paths: DataPaths): Promise<string[]> {
   const names = await readdir(paths.workDir).catch((error: unknown) => {
     if (isErrno(error, "ENOENT")) return [];
     throw error;
   });
-  for (const name of names) {
-    const dir = join(paths.workDir, name);
-    const owner = await readOwner(dir);
-    if (owner === undefined || isAlive(owner)) continue;
-    log.info("removing a work directory whose owner is gone", { dir });
-    await removeWorkDir(dir);
+  const dirs = names.map((name) => join(paths.workDir, name));
+  const owners = await Promise.all(dirs.map(readOwner));
+  return dirs.filter((_, index) => {
+    const owner = owners[index];
+    return owner !== undefined && !isAlive(owner);
+  });
+}
+
+/**
+ * Ends what runs in a directory that nobody owns, then removes it. A VMM is found by its current
+ * directory, because its owner may have died before it wrote down the pid.
+ */
+export async function reapWorkDir(dir: string, log: Logger): Promise<void> {
+  const pids = await processesIn(dir);
+  log.warn("removing a work directory whose owner is gone", { dir, pids });
+  for (const pid of pids) {
+    const vmm = identifyProcess(pid);
+    if (vmm === undefined) continue;
+    process.kill(pid, "SIGKILL");
+    await waitUntilGone(vmm, reapTimeoutMs);
   }
+  await removeWorkDir(dir);
 }
 
 /** Undefined for a directory that is just being made, or is not ours. */

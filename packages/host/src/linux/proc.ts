@@ -79,6 +79,18 @@ export async function waitUntilGone(
   return true;
 }
 
+/** Pids of the processes whose current directory is `dir`: how a VMM is known by its work dir. */
+export async function processesIn(dir: string): Promise<number[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
+      return cwd === dir ? [Number(pid)] : [];
+    }),
+  );
+  return found.flat();
+}
+
 /** Every path that a process has open, by descriptor number. Gone descriptors are left out. */
 export async function openFiles(pid: number): Promise<ReadonlyMap<number, string>> {
   const dir = `/proc/${pid}/fd`;
