@@ -134,7 +134,13 @@ export async function benchSpawn(args: readonly string[]): Promise<number> {
   const paths = resolveDataPaths(process.env, process.getuid?.() ?? 0);
   const subject = await openSubject(paths, options.tag);
   const log = silentLogger;
-  const service = await openForkService({ paths, env: process.env, owner: "cli", log });
+  const service = await openForkService({
+    paths,
+    env: process.env,
+    owner: "cli",
+    stateFile: null,
+    log,
+  });
   try {
     const result = await measureAll({ options, service, subject }, paths);
     printSpawnReport(result);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type SandboxInfo, sandboxInfoSchema } from "@forkd/api";
@@ -153,6 +153,13 @@ describe("sandboxes of a daemon", { skip: skipWithout("root", "qemu", "guest-age
     const images = await readdir(join(baked.dataDir, "rootfs"));
     const image = images.find((name) => name.endsWith(".img")) ?? assert.fail();
     assert.equal((await stat(join(baked.dataDir, "rootfs", image))).mode & 0o222, 0);
+  });
+
+  test("state.json shows operators what there is", async () => {
+    const text = await readFile(join(baked.dataDir, "state.json"), "utf8");
+    const state = JSON.parse(text);
+    assert.deepEqual(Object.keys(state.sandboxes).sort(), children.map(({ id }) => id).sort());
+    assert.equal(state.snapshots[baked.tag].status, "ready");
   });
 
   test("list, get, ping", async () => {

@@ -19,7 +19,13 @@ export async function withService<T>(
   const { silentLogger } = await import("../lib/log.ts");
   const { withDeadline } = await import("../lib/deadline.ts");
   const { paths, env } = context.settings;
-  const service = await openForkService({ paths, env, owner: "cli", log: silentLogger });
+  const service = await openForkService({
+    paths,
+    env,
+    owner: "cli",
+    stateFile: null,
+    log: silentLogger,
+  });
   const working = work(service);
   try {
     return await untilStopped(working, context.signal);

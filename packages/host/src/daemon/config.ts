@@ -4,6 +4,7 @@ import { ForkdError } from "@forkd/api";
 import { z } from "zod";
 import type { DataPaths, Env } from "../config/data-paths.ts";
 import { resolveDataPaths } from "../config/data-paths.ts";
+import { layout } from "../store/layout.ts";
 import type { Bind } from "./bind.ts";
 import { formatBind, isLoopback, parseBind } from "./bind.ts";
 import type { DaemonOption, DaemonOptionName } from "./options.ts";
@@ -109,7 +110,7 @@ function resolveConfig(options: ParsedOptions, env: Env, uid: number): DaemonCon
       ...paths,
       snapshotsDir: resolve(options["snapshot-root"] ?? paths.snapshotsDir),
     }),
-    statePath: resolve(options.state ?? join(paths.dataDir, "state.json")),
+    statePath: resolve(options.state ?? layout.stateFile(paths)),
     auditLogPath: resolve(options["audit-log"] ?? auditLogDefault(paths.dataDir)),
     tokenFile: optionalPath(options["token-file"]),
     tls: tlsFiles(options),

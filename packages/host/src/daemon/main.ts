@@ -34,7 +34,8 @@ async function main(): Promise<number> {
   await serve({
     config: command.config,
     version,
-    openService: (paths, log) => openForkService({ paths, env, owner: "daemon", log }),
+    openService: ({ paths, statePath }, log) =>
+      openForkService({ paths, env, owner: "daemon", log, stateFile: statePath }),
     log: jsonLogger((line) => process.stdout.write(line)),
     announce: (url) => print(`listening on ${url}`),
     ...watchSignals(),

@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { ForkdError, limits } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
-import type { DataPaths } from "../config/data-paths.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
 import { AuditLog } from "./audit.ts";
@@ -14,7 +13,7 @@ import { loadToken } from "./token.ts";
 export interface ServeOptions {
   readonly config: DaemonConfig;
   readonly version: string;
-  readonly openService: (paths: DataPaths, log: Logger) => Promise<ForkService>;
+  readonly openService: (config: DaemonConfig, log: Logger) => Promise<ForkService>;
   readonly log: Logger;
   /** Told the address, once requests are answered. */
   readonly announce: (url: string) => void;
@@ -33,7 +32,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const serverConfig = await loadServerConfig(config, options.version);
   await using resources = new AsyncDisposableStack();
   const audit = resources.use(await AuditLog.open(config.auditLogPath, log));
-  const service = await options.openService(config.paths, log);
+  const service = await options.openService(config, log);
   resources.defer(() => service.close(sandboxesAtStop));
   if (options.stop.aborted) return;
   const app = createServer({ service, config: serverConfig, log, audit });

@@ -13,6 +13,7 @@ import type { ForkDeps } from "./deps.ts";
 import { readRecord } from "./record.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
+import { StateView } from "./state-view.ts";
 import { orphanedWorkDirs, reapWorkDir } from "./work-dir.ts";
 
 export interface ServiceOptions {
@@ -21,6 +22,8 @@ export interface ServiceOptions {
   /** A daemon owns its data directory alone; command lines may share it with one. */
   readonly owner: "daemon" | "cli";
   readonly log: Logger;
+  /** Where to write state.json; null writes none. */
+  readonly stateFile: string | null;
 }
 
 /** Throws data_dir_locked when another daemon owns the directory, permission_denied. */
@@ -38,15 +41,23 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     owner,
     sandboxesOutlive: options.owner === "daemon",
   };
-  const sandboxes = new Sandboxes(deps);
+  const { stateFile } = options;
+  const source = {
+    listSnapshots: () => store.list(),
+    listSandboxes: () => sandboxes.list(),
+  };
+  const view = stateFile === null ? null : new StateView(stateFile, source, options.log);
+  const changed = (): void => view?.changed();
+  const sandboxes: Sandboxes = new Sandboxes(deps, changed);
   if (deps.sandboxesOutlive) await sandboxes.adoptAll();
   await sweep(deps);
   const bakes = new Bakes(deps);
+  changed();
   return {
     listSnapshots: () => store.list(),
-    bake: (request, progress) => bakes.run(request, progress),
+    bake: (request, progress) => bakes.run(request, progress).finally(changed),
     importImage: (path) => bakes.importImage(path),
-    deleteSnapshot: (tag) => store.remove(tag),
+    deleteSnapshot: (tag) => store.remove(tag).finally(changed),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
     getSandbox: (id) => sandboxes.get(id),
@@ -58,6 +69,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       if (what === "detach") await sandboxes.detachAll();
       else await sandboxes.killAll();
       await bakes.abortAll();
+      await view?.settled();
       await lock?.release();
     },
   };

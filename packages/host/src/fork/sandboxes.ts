@@ -27,6 +27,7 @@ const isolationRank = { "vm-emulated": 0, vm: 1 } as const;
 /** The live sandboxes of one owner. */
 export class Sandboxes {
   readonly #deps: ForkDeps;
+  readonly #changed: () => void;
   readonly #live = new Map<SandboxId, Child>();
   readonly #restores = new Semaphore(limits.concurrentRestoresMax, 2 * limits.spawnCountMax);
   #engineVersion: Promise<string> | undefined;
@@ -34,8 +35,10 @@ export class Sandboxes {
   #closed = false;
   #detached = false;
 
-  constructor(deps: ForkDeps) {
+  /** `changed` is called after every change of what `list` gives. */
+  constructor(deps: ForkDeps, changed: () => void) {
     this.#deps = deps;
+    this.#changed = changed;
   }
 
   /** All or nothing. */
@@ -141,6 +144,7 @@ export class Sandboxes {
 
   #keep(child: Child): void {
     this.#live.set(child.id, child);
+    this.#changed();
     void child.vm.ended.then(() => this.#forgetDead(child));
   }
 
@@ -165,6 +169,7 @@ export class Sandboxes {
   /** Idempotent: a VM that ends by itself and one that is killed both come here. */
   async #forget(child: Child): Promise<void> {
     this.#live.delete(child.id);
+    this.#changed();
     child.session.close();
     await removeWorkDir(child.workDir);
   }
