@@ -39,8 +39,7 @@ function nodeArgs(project: NodeProject, options: RunOptions, files: string[]): s
     "--conditions=source",
     "--disable-warning=ExperimentalWarning",
     "--test",
-    // A handle that a failed test leaves open must not hold up the run until its deadline.
-    "--test-force-exit",
+    // No --test-force-exit: a file that exits by force can lose results that are still in its pipe.
     `--test-concurrency=${project.concurrency}`,
     `--test-timeout=${project.fileTimeoutMs}`,
     `--test-reporter=${join(import.meta.dirname, "reporter.ts")}`,
