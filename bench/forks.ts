@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { limits, parseSandboxId, type SnapshotTag, toForkdError } from "@forkd/api";
+import { parseSandboxId, type SnapshotTag, toForkdError } from "@forkd/api";
 import type { ForkService, SpawnedSandbox } from "@forkd/host/fork/service.ts";
 import { findProcess, memoryUse } from "@forkd/host/linux/proc.ts";
 import { type Spread, spread } from "./stats.ts";
@@ -38,16 +38,19 @@ interface Answer {
 /** Clock ticks of /proc/PID/stat a second: USER_HZ, fixed at 100 on x86_64 (proc(5)). */
 const ticksPerSecond = 100;
 const evalTimeoutSecs = 120;
-/** Children that are asked at one time; each answer needs the processor. */
-const concurrentEvals = limits.concurrentRestoresMax;
 /** After the evals, so that what they stirred up has settled. */
 const settleMs = 1_000;
 
-/** Forks, asks every child, looks at what it holds, and kills all. */
+/** Forks, asks every child as soon as it is there, looks at what it holds, and kills all. */
 export async function measureForks(order: ForkOrder): Promise<ForkRound> {
   const { service, tag, count } = order;
   const started = performance.now();
-  const request = { tag, count, memoryLimitMib: null, minIsolation: null };
+  const failures: string[] = [];
+  const asked: Promise<Answer | null>[] = [];
+  const onChild = ({ info }: SpawnedSandbox): void => {
+    asked.push(ask(service, info.id, { started, failures }));
+  };
+  const request = { tag, count, memoryLimitMib: null, minIsolation: null, onChild };
   let children: SpawnedSandbox[];
   try {
     children = await service.spawn(request);
@@ -55,8 +58,7 @@ export async function measureForks(order: ForkOrder): Promise<ForkRound> {
     return failedRound(count, performance.now() - started, toForkdError(error).message);
   }
   try {
-    const failures: string[] = [];
-    const answers = await askAll(service, children, { started, failures });
+    const answers = (await Promise.all(asked)).filter((answer) => answer !== null);
     const totalMs = performance.now() - started;
     const memory = await Promise.all(pidsOf(children).map((pid) => memoryUse(pid)));
     const idle = order.idleMs === null ? [] : await measureIdle(children, order.idleMs);
@@ -100,23 +102,6 @@ const pidsOf = (children: readonly SpawnedSandbox[]): number[] =>
 interface Round {
   readonly started: number;
   readonly failures: string[];
-}
-
-async function askAll(
-  service: ForkService,
-  children: readonly SpawnedSandbox[],
-  round: Round,
-): Promise<Answer[]> {
-  const answers: Answer[] = [];
-  const waiting = children.values();
-  const worker = async (): Promise<void> => {
-    for (const { info } of waiting) {
-      const answer = await ask(service, info.id, round);
-      if (answer !== null) answers.push(answer);
-    }
-  };
-  await Promise.all(Array.from({ length: concurrentEvals }, worker));
-  return answers;
 }
 
 async function ask(service: ForkService, id: string, round: Round): Promise<Answer | null> {

@@ -46,7 +46,9 @@ export class Sandboxes {
     const started = performance.now();
     const snapshot = await this.#deps.store.open(request.tag);
     await this.#requireCompatible(snapshot, request);
-    const attempts = Array.from({ length: request.count }, () => this.#fork(snapshot, started));
+    const attempts = Array.from({ length: request.count }, () =>
+      this.#fork(snapshot, request, started),
+    );
     for (const attempt of attempts) this.#track(attempt);
     const results = await Promise.allSettled(attempts);
     const failed = results.find((result) => result.status === "rejected");
@@ -125,13 +127,14 @@ export class Sandboxes {
     throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
   }
 
-  #fork(snapshot: Snapshot, started: number): Promise<ForkedChild> {
+  #fork(snapshot: Snapshot, request: SpawnRequest, started: number): Promise<ForkedChild> {
     return this.#restores.run(async () => {
       this.#requireOpen();
       const child = await forkChild({ deps: this.#deps, snapshot, id: newSandboxId(), started });
       this.#keep(child);
       if (this.#closed) await this.#end(child);
       this.#requireOpen();
+      request.onChild?.({ info: child.info, timings: child.timings });
       return child;
     });
   }

@@ -18,6 +18,11 @@ export interface SpawnRequest {
   readonly count: number;
   readonly memoryLimitMib: number | null;
   readonly minIsolation: IsolationTier | null;
+  /**
+   * Called with each child as soon as it can be used, before the others are there. If one of those
+   * fails, it is killed all the same.
+   */
+  readonly onChild?: (child: SpawnedSandbox) => void;
 }
 
 /** What a bake starts from. Paths are absolute and exist. */

@@ -8,7 +8,6 @@ import {
   findSnapshot,
   parseTag,
 } from "../bake.ts";
-import { mapBounded } from "../children.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { withService } from "../local.ts";
@@ -58,7 +57,7 @@ async function forkFresh(
   context: Context,
   service: ForkService,
   options: QuickstartOptions,
-): Promise<Forked> {
+): Promise<QuickstartChild[]> {
   try {
     return await fork(context, service, options);
   } catch (error) {
@@ -70,20 +69,19 @@ async function forkFresh(
   }
 }
 
-interface Forked {
-  readonly spawned: readonly SpawnedSandbox[];
-  readonly startedAt: number;
-}
-
 async function fork(
   { output }: Context,
   service: ForkService,
   { tag, count }: QuickstartOptions,
-): Promise<Forked> {
-  output.progress(`forking ${count} children of ${tag}`);
+): Promise<QuickstartChild[]> {
+  output.progress(`forking ${count} children of ${tag}; evaluating ${question} in each`);
   const startedAt = performance.now();
-  const request = { tag, count, memoryLimitMib: null, minIsolation: null };
-  return { spawned: await service.spawn(request), startedAt };
+  const asked: Promise<QuickstartChild>[] = [];
+  const onChild = (child: SpawnedSandbox): void => {
+    asked.push(verify(service, child, { index: asked.length, startedAt }));
+  };
+  await service.spawn({ tag, count, memoryLimitMib: null, minIsolation: null, onChild });
+  return Promise.all(asked);
 }
 
 /** Asks one child, and believes nothing but the right answer. */
@@ -151,13 +149,7 @@ async function quickstart(
   if (present?.status === "ready" && present.image === options.ref) {
     output.progress(`snapshot ${options.tag} is there already`);
   } else await bakeQuickstart(context, service, options);
-  const { spawned, startedAt } = await forkFresh(context, service, options);
-  output.progress(`evaluating ${question} in each`);
-  const places = spawned.map((child, index) => ({ child, index }));
-  const children = await mapBounded(places, ({ child, index }) =>
-    verify(service, child, { index, startedAt }),
-  );
-  return report(context, options, children);
+  return report(context, options, await forkFresh(context, service, options));
 }
 
 export const quickstartVerb = defineVerb<QuickstartOptions>({
