@@ -43,7 +43,7 @@ static void release(struct eval *e) {
 }
 
 static void complete(struct eval *e, struct eval_result *r) {
-  r->duration_ms = (now_ns() - e->started_ns) / 1000000;
+  r->duration_ms = (double)(now_ns() - e->started_ns) / 1e6;
   r->timed_out = e->timed_out;
   if (e->sink.done) e->sink.done(e->sink.arg, r);
   release(e);

@@ -22,7 +22,7 @@ struct eval_result {
   struct text result_json;
   struct text error;
   struct text traceback;
-  uint64_t duration_ms;
+  double duration_ms;
 };
 
 struct eval_sink {

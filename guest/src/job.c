@@ -90,7 +90,7 @@ static void finish(struct job *j) {
   struct job_result r = {.timed_out = j->timed_out, .exit_code = -1};
   if (WIFSIGNALED(j->status)) r.signal = WTERMSIG(j->status);
   if (WIFEXITED(j->status)) r.exit_code = WEXITSTATUS(j->status);
-  r.duration_ms = (j->ended_ns - j->started_ns) / 1000000;
+  r.duration_ms = (double)(j->ended_ns - j->started_ns) / 1e6;
   if (j->sink.done) j->sink.done(j->sink.arg, &r);
   if (j->prev) j->prev->next = j->next;
   if (j->next) j->next->prev = j->prev;
@@ -149,7 +149,13 @@ static void on_exit_status(void *arg, int status) {
   j->ended_ns = now_ns();
   timer_clear(&j->deadline);
   close_input(j);
-  timer_set(&j->linger, EXEC_LINGER_MS, on_linger, j);
+  /* Mostly the outputs end with the process: then there is nothing to wait for. */
+  for (int i = 0; i < 2; i++) {
+    if (j->out[i].fd >= 0) pump(&j->out[i]);
+  }
+  if (j->out[0].fd >= 0 || j->out[1].fd >= 0) {
+    timer_set(&j->linger, EXEC_LINGER_MS, on_linger, j);
+  }
   finish(j);
 }
 

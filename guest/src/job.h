@@ -14,7 +14,7 @@ struct job_result {
   int exit_code; /* -1 when killed by a signal */
   int signal;    /* 0 when it exited */
   bool timed_out;
-  uint64_t duration_ms;
+  double duration_ms;
 };
 
 /* Who takes what the job gives. `output` never gets more than `room` said. */

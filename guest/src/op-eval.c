@@ -65,7 +65,7 @@ static void done(void *arg, const struct eval_result *r) {
   put(w, "error", error);
   put(w, "traceback", traceback);
   jw_bool(w, "timed_out", r->timed_out);
-  jw_int(w, "duration_ms", (int64_t)r->duration_ms);
+  jw_ms(w, "duration_ms", r->duration_ms);
   reply_send(s->ticket, FRAME_REPLY);
   stream_close(s);
 }

@@ -22,7 +22,7 @@ static void done(void *arg, const struct job_result *r) {
   }
   jw_string(w, "signal", r->signal ? signal_name(r->signal) : NULL);
   jw_bool(w, "timed_out", r->timed_out);
-  jw_int(w, "duration_ms", (int64_t)r->duration_ms);
+  jw_ms(w, "duration_ms", r->duration_ms);
   reply_send(s->ticket, FRAME_REPLY);
   stream_close(s);
 }
