@@ -18,6 +18,7 @@ static struct {
   const char *state;
   struct ticket ticket;
   struct timer deadline;
+  uint64_t timeout_ms;
   int parts; /* what is not warm yet */
   struct job *job;
   struct probe probe;
@@ -116,7 +117,10 @@ static void start_command(char **argv) {
 
 static void on_deadline(void *arg) {
   (void)arg;
-  fail("warmup_timeout", "the warm-up took longer than timeout_ms");
+  char why[80];
+  snprintf(why, sizeof why, "the warm-up took longer than %llu ms",
+           (unsigned long long)warm.timeout_ms);
+  fail("warmup_timeout", why);
 }
 
 /* FORKD_AGENT_LANG=node: evals go to the command; else it is only kept, and Python is warmed. */
@@ -257,6 +261,7 @@ void op_warm(struct ticket ticket, const struct json *request) {
     warm.ticket = ticket;
     buf_init(&warm.tail, WARM_TAIL_BYTES);
     buf_init(&warm.detail, 4096);
+    warm.timeout_ms = timeout_ms;
     timer_set(&warm.deadline, timeout_ms, on_deadline, NULL);
     start_parts(request, kind, imports, timeout_ms + 1000);
   }
