@@ -51,6 +51,12 @@ describe("forkd fork", { skip: skipWithout("root", "qemu", "guest-agent") }, () 
     assert.match(end.stderr, /proven identity: p50 [\d.]+ ms/);
   });
 
+  test("a hundred children live, and none is left", async () => {
+    const end = await forkd(fork(100, 0), here());
+    assert.equal(end.code, 0, end.stderr);
+    assertForkLines(end.stdout, 100, 100);
+  });
+
   test("--json is one value with every child in it", async () => {
     const end = await forkd([...fork(2, 0), "--json"], here());
     assert.equal(end.code, 0, end.stderr);

@@ -60,7 +60,7 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
     try {
       await capture({ ...order, deps, kernel, probe, machine, staging, workDir });
     } finally {
-      await removeWorkDir(workDir);
+      await removeWorkDir(workDir, deps.owner);
     }
   } catch (error) {
     await staging.discard();

@@ -67,7 +67,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
       throw error;
     }
   } catch (error) {
-    await removeWorkDir(workDir);
+    await removeWorkDir(workDir, deps.owner);
     throw error;
   }
 }

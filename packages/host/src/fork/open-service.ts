@@ -76,11 +76,11 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
 }
 
 /** Removes what processes that are gone have left: work, half snapshots, half images. */
-async function sweep({ paths, store, log }: ForkDeps): Promise<void> {
+async function sweep({ paths, store, log, owner }: ForkDeps): Promise<void> {
   for (const dir of await orphanedWorkDirs(paths)) {
     // A daemon's sandbox waits for the next daemon; a command line must not end it.
     const record = await readRecord(dir);
-    if (record === undefined || !isAlive(record.process)) await reapWorkDir(dir, log);
+    if (record === undefined || !isAlive(record.process)) await reapWorkDir(dir, { owner, log });
   }
   await store.sweep();
   await removeLeftovers(rootfsStagingDir(paths));

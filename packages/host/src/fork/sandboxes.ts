@@ -31,6 +31,7 @@ export class Sandboxes {
   readonly #live = new Map<SandboxId, Child>();
   readonly #restores = new Semaphore(limits.concurrentRestoresMax, 2 * limits.spawnCountMax);
   #engineVersion: Promise<string> | undefined;
+  readonly #forgetting = new Map<SandboxId, Promise<void>>();
   readonly #forking = new Set<Promise<unknown>>();
   #closed = false;
   #detached = false;
@@ -71,7 +72,7 @@ export class Sandboxes {
       } catch (error) {
         const { code, message } = toForkdError(error);
         this.#deps.log.warn("a sandbox cannot be adopted", { workDir, code, message });
-        await reapWorkDir(workDir, this.#deps.log);
+        await reapWorkDir(workDir, this.#deps);
       }
     }
   }
@@ -102,6 +103,7 @@ export class Sandboxes {
     this.#closed = true;
     await Promise.allSettled(this.#forking);
     await Promise.all([...this.#live.values()].map((child) => this.#end(child)));
+    await Promise.allSettled(this.#forgetting.values());
   }
 
   async ping(id: SandboxId): Promise<Pong> {
@@ -169,12 +171,20 @@ export class Sandboxes {
     }
   }
 
-  /** Idempotent: a VM that ends by itself and one that is killed both come here. */
-  async #forget(child: Child): Promise<void> {
+  /** Idempotent: a VM that is killed comes here twice, by the kill and by its end. */
+  #forget(child: Child): Promise<void> {
+    const begun = this.#forgetting.get(child.id);
+    if (begun !== undefined) return begun;
+    const forgetting = this.#clean(child).finally(() => this.#forgetting.delete(child.id));
+    this.#forgetting.set(child.id, forgetting);
+    return forgetting;
+  }
+
+  async #clean(child: Child): Promise<void> {
     this.#live.delete(child.id);
     this.#changed();
     child.session.close();
-    await removeWorkDir(child.workDir);
+    await removeWorkDir(child.workDir, this.#deps.owner);
   }
 
   async #requireCompatible({ tag, manifest }: Snapshot, request: SpawnRequest): Promise<void> {

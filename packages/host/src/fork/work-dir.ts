@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { z } from "zod";
 import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno, replaceFile } from "../lib/atomic.ts";
 import type { Logger } from "../lib/log.ts";
 import {
+  findProcess,
   identifyProcess,
   isAlive,
   type ProcessIdentity,
@@ -19,6 +20,8 @@ const ownerFile = "owner.json";
 const workDirBytesMax = 107 - "/agent.sock".length;
 
 const reapTimeoutMs = 5_000;
+/** A directory that is being made or removed: by which pid, and its start time. */
+const transientPattern = /^\.(?:new|old)-(\d{1,10})\.(\d{1,20})-/;
 
 const ownerSchema = z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() });
 
@@ -38,8 +41,11 @@ export async function createWorkDir(
     });
   }
   await mkdir(paths.workDir, { recursive: true, mode: 0o700 });
-  await mkdir(dir, { mode: 0o700 });
-  await claimWorkDir(dir, owner);
+  // Under a name that says whose it is until the file inside does: no instant leaves it nobody's.
+  const unclaimed = join(paths.workDir, `.new-${owner.pid}.${owner.startTicks}-${name}`);
+  await mkdir(unclaimed, { mode: 0o700 });
+  await claimWorkDir(unclaimed, owner);
+  await rename(unclaimed, dir);
   return dir;
 }
 
@@ -48,8 +54,17 @@ export async function claimWorkDir(dir: string, owner: ProcessIdentity): Promise
   await replaceFile(join(dir, ownerFile), JSON.stringify(owner));
 }
 
-export async function removeWorkDir(dir: string): Promise<void> {
-  await rm(dir, { recursive: true, force: true });
+/** Under a name that says who removes it, so that a removal that is cut off is taken up again. */
+export async function removeWorkDir(dir: string, remover: ProcessIdentity): Promise<void> {
+  const { pid, startTicks } = remover;
+  const doomed = join(dirname(dir), `.old-${pid}.${startTicks}-${basename(dir)}`);
+  try {
+    await rename(dir, doomed);
+  } catch (error) {
+    if (isErrno(error, "ENOENT")) return;
+    throw error;
+  }
+  await rm(doomed, { recursive: true, force: true });
 }
 
 /** A name for a parent's directory, which has no sandbox id. */
@@ -63,19 +78,25 @@ export async function orphanedWorkDirs(paths: DataPaths): Promise<string[]> {
     if (isErrno(error, "ENOENT")) return [];
     throw error;
   });
-  const dirs = names.map((name) => join(paths.workDir, name));
-  const owners = await Promise.all(dirs.map(readOwner));
-  return dirs.filter((_, index) => {
-    const owner = owners[index];
-    return owner !== undefined && !isAlive(owner);
-  });
+  const lost = await Promise.all(names.map((name) => isOrphan(paths.workDir, name)));
+  return names.filter((_, index) => lost[index]).map((name) => join(paths.workDir, name));
+}
+
+async function isOrphan(workDir: string, name: string): Promise<boolean> {
+  const [, pid, ticks] = transientPattern.exec(name) ?? [];
+  if (pid !== undefined) return findProcess(Number(pid))?.startTicks !== Number(ticks);
+  const owner = await readOwner(join(workDir, name));
+  return owner !== undefined && !isAlive(owner);
 }
 
 /**
  * Ends what runs in a directory that nobody owns, then removes it. A VMM is found by its current
  * directory, because its owner may have died before it wrote down the pid.
  */
-export async function reapWorkDir(dir: string, log: Logger): Promise<void> {
+export async function reapWorkDir(
+  dir: string,
+  { owner, log }: { readonly owner: ProcessIdentity; readonly log: Logger },
+): Promise<void> {
   const pids = await processesIn(dir);
   log.warn("removing a work directory whose owner is gone", { dir, pids });
   for (const pid of pids) {
@@ -84,10 +105,10 @@ export async function reapWorkDir(dir: string, log: Logger): Promise<void> {
     process.kill(pid, "SIGKILL");
     await waitUntilGone(vmm, reapTimeoutMs);
   }
-  await removeWorkDir(dir);
+  await removeWorkDir(dir, owner);
 }
 
-/** Undefined for a directory that is just being made, or is not ours. */
+/** Undefined for a directory that is not ours. */
 async function readOwner(dir: string): Promise<ProcessIdentity | undefined> {
   try {
     return ownerSchema.parse(JSON.parse(await readFile(join(dir, ownerFile), "utf8")));
