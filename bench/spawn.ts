@@ -136,7 +136,6 @@ export async function benchSpawn(args: readonly string[]): Promise<number> {
   const log = silentLogger;
   const service = await openForkService({
     paths,
-    env: process.env,
     owner: "cli",
     stateFile: null,
     log,

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { constants } from "node:os";
 import {
   type Attestation,
   type EvalRequest,
@@ -31,24 +32,8 @@ const entropyBytes = 64;
 /** A clock that may be wrong by more is set again. */
 const clockErrorMsMax = 20;
 const clockAttemptsMax = 5;
-/** Signal numbers of Linux that upstream's negative exit codes are made from. */
-const signalNumbers: Readonly<Record<string, number>> = {
-  SIGHUP: 1,
-  SIGINT: 2,
-  SIGQUIT: 3,
-  SIGILL: 4,
-  SIGTRAP: 5,
-  SIGABRT: 6,
-  SIGBUS: 7,
-  SIGFPE: 8,
-  SIGKILL: 9,
-  SIGUSR1: 10,
-  SIGSEGV: 11,
-  SIGUSR2: 12,
-  SIGPIPE: 13,
-  SIGALRM: 14,
-  SIGTERM: 15,
-};
+/** What upstream's negative exit codes are made from. */
+const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
 export interface IdentityRequest {
   readonly generation: number;

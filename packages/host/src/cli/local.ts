@@ -18,10 +18,9 @@ export async function withService<T>(
   const { openForkService } = await import("../fork/open-service.ts");
   const { silentLogger } = await import("../lib/log.ts");
   const { withDeadline } = await import("../lib/deadline.ts");
-  const { paths, env } = context.settings;
+  const { paths } = context.settings;
   const service = await openForkService({
     paths,
-    env,
     owner: "cli",
     stateFile: null,
     log: silentLogger,

@@ -35,7 +35,7 @@ async function main(): Promise<number> {
     config: command.config,
     version,
     openService: ({ paths, statePath }, log) =>
-      openForkService({ paths, env, owner: "daemon", log, stateFile: statePath }),
+      openForkService({ paths, owner: "daemon", log, stateFile: statePath }),
     log: jsonLogger((line) => process.stdout.write(line)),
     announce: (url) => print(`listening on ${url}`),
     ...watchSignals(),

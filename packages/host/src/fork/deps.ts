@@ -1,4 +1,4 @@
-import type { DataPaths, Env } from "../config/data-paths.ts";
+import type { DataPaths } from "../config/data-paths.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
@@ -7,7 +7,6 @@ import type { SnapshotStore } from "../store/snapshots.ts";
 /** What every part of the domain works with; built once by openForkService. */
 export interface ForkDeps {
   readonly paths: DataPaths;
-  readonly env: Env;
   readonly engine: Engine;
   readonly store: SnapshotStore;
   readonly log: Logger;

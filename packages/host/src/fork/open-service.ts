@@ -1,5 +1,5 @@
 import { ForkdError } from "@forkd/api";
-import type { DataPaths, Env } from "../config/data-paths.ts";
+import type { DataPaths } from "../config/data-paths.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import type { Logger } from "../lib/log.ts";
@@ -18,7 +18,6 @@ import { orphanedWorkDirs, reapWorkDir } from "./work-dir.ts";
 
 export interface ServiceOptions {
   readonly paths: DataPaths;
-  readonly env: Env;
   /** A daemon owns its data directory alone; command lines may share it with one. */
   readonly owner: "daemon" | "cli";
   readonly log: Logger;
@@ -34,7 +33,6 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const store = new SnapshotStore(options.paths, owner);
   const deps: ForkDeps = {
     paths: options.paths,
-    env: options.env,
     engine: new QemuEngine(options.paths.cacheDir),
     store,
     log: options.log,

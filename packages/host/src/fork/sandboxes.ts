@@ -55,7 +55,8 @@ export class Sandboxes {
     const failed = results.find((result) => result.status === "rejected");
     const children = results.filter((result) => result.status === "fulfilled");
     if (failed !== undefined) {
-      await Promise.all(children.map(({ value }) => this.kill(value.id)));
+      // Not kill(): one that died meanwhile has no id any more, and must not hide the reason.
+      await Promise.allSettled(children.map(({ value }) => this.#end(value)));
       throw failed.reason;
     }
     return children.map(({ value: { info, timings } }) => ({ info, timings }));

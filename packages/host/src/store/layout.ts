@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { SandboxId, SnapshotTag } from "@forkd/api";
+import type { SnapshotTag } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 
 /** Names inside a snapshot's directory; docs/store-format.md specifies them. */
@@ -9,13 +9,10 @@ export const snapshotFiles = {
   memory: "memory.bin",
 } as const;
 
-/** The only place that joins a tag or an id into a path: their types say they were validated. */
+/** The only place that joins a tag into a path: its type says that it was validated. */
 export const layout = {
   snapshotDir: (paths: DataPaths, tag: SnapshotTag): string => join(paths.snapshotsDir, tag),
   rootImage: (paths: DataPaths, sha256: string): string => join(paths.rootfsDir, `${sha256}.img`),
-  sandboxDir: (paths: DataPaths, id: SandboxId): string => join(paths.workDir, id),
-  sandboxRecord: (paths: DataPaths, id: SandboxId): string =>
-    join(paths.workDir, id, "sandbox.json"),
   stateFile: (paths: DataPaths): string => join(paths.dataDir, "state.json"),
   daemonLock: (paths: DataPaths): string => join(paths.dataDir, "daemon.lock"),
 };
