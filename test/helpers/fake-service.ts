@@ -70,6 +70,13 @@ export class FakeService implements ForkService {
     if (!this.snapshots.delete(tag)) this.#missing("snapshot", tag);
   }
 
+  async branch(id: string): Promise<SnapshotInfo> {
+    await this.#work();
+    const made = snapshot(`branch-${id}`);
+    this.snapshots.set(made.tag, made);
+    return made;
+  }
+
   async spawn(request: SpawnRequest): Promise<SpawnedSandbox[]> {
     this.spawnRequests.push(request);
     await this.#work();

@@ -56,4 +56,8 @@ export const limits = {
   requestReceiveMaxMs: 30_000,
   /** How long a stopping daemon waits for requests in flight. */
   drainMaxMs: 30_000,
+  /** The largest `max_pause_ms`: no branch may stop its guest for longer. */
+  branchPauseMaxMs: 60_000,
+  /** A branch that names no `max_pause_ms` gives up, and lets its guest go on, after this. */
+  branchPauseDefaultMs: 30_000,
 } as const;

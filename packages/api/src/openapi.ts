@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import { errorTable } from "./errors.ts";
 import type { Route } from "./routes.ts";
@@ -24,6 +25,7 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [createSnapshotSchema, "CreateSnapshot"],
   [sandboxInfoSchema, "SandboxInfo"],
   [createSandboxSchema, "CreateSandbox"],
+  [branchRequestSchema, "BranchRequest"],
   [execRequestSchema, "ExecRequest"],
   [execResultSchema, "ExecResult"],
   [evalRequestSchema, "EvalRequest"],
@@ -83,6 +85,14 @@ function successAnswer({ success }: Route): JsonObject {
   return { description: "Done", content: content(success.body, "output") };
 }
 
+function successAnswers(route: Route): JsonObject {
+  const { status, mayBeWriting } = route.success;
+  const answers = { [String(status)]: successAnswer(route) };
+  if (mayBeWriting !== true) return answers;
+  const begun = { ...successAnswer(route), description: "Begun; its `status` is `writing`" };
+  return { ...answers, "202": begun };
+}
+
 function errorAnswers(route: Route): JsonObject {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const code of routeErrors(route)) {
@@ -111,7 +121,7 @@ function operation(name: string, route: Route): JsonObject {
     ...(route.request === null
       ? {}
       : { requestBody: { required: true, content: content(route.request, "input") } }),
-    responses: { [String(route.success.status)]: successAnswer(route), ...errorAnswers(route) },
+    responses: { ...successAnswers(route), ...errorAnswers(route) },
   };
 }
 

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import {
   createSandboxSchema,
@@ -16,6 +17,8 @@ import { healthSchema, openApiSchema, versionSchema } from "./system.ts";
 interface Success {
   readonly status: 200 | 201 | 202 | 204;
   readonly body: z.ZodType | null | "text";
+  /** Answered with 202 instead when the body's `status` is `writing`: the work goes on. */
+  readonly mayBeWriting?: true;
 }
 
 /** One row of the API. Server, client, OpenAPI, MCP and docs derive from it. */
@@ -53,6 +56,20 @@ const guestErrors = [
   "agent_unavailable",
   "deadline_exceeded",
   "too_many_requests",
+] as const satisfies readonly ErrorCode[];
+
+const branchErrors = [
+  "bad_request",
+  "invalid_tag",
+  "snapshot_exists",
+  "snapshot_not_found",
+  "snapshot_incomplete",
+  "sandbox_not_found",
+  "sandbox_ended",
+  "busy",
+  "engine_failed",
+  "disk_full",
+  "deadline_exceeded",
 ] as const satisfies readonly ErrorCode[];
 
 export const routes = {
@@ -170,6 +187,14 @@ export const routes = {
     request: execRequestSchema,
     success: { status: 200, body: execResultSchema },
     errors: [...guestErrors, "bad_request", "exec_failed"],
+  },
+  branchSandbox: {
+    method: "POST",
+    path: "/v1/sandboxes/{id}/branch",
+    summary: "Make a snapshot of a running sandbox, which runs on",
+    request: branchRequestSchema,
+    success: { status: 201, body: snapshotInfoSchema, mayBeWriting: true },
+    errors: branchErrors,
   },
   evalSandbox: {
     method: "POST",

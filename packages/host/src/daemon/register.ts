@@ -58,12 +58,17 @@ function registerRoute(app: FastifyInstance, route: Route, handler: LooseHandler
       handler: async (request, reply) => {
         const params = parseParams(request.params);
         const answer = await handler({ params, body: parseBody(route, request.body) });
-        reply.status(route.success.status);
+        reply.status(isWriting(route, answer) ? 202 : route.success.status);
         if (route.success.body === "text") reply.type("text/plain; version=0.0.4; charset=utf-8");
         return reply.send(answer);
       },
     });
   }
+}
+
+function isWriting({ success }: Route, answer: unknown): boolean {
+  if (success.mayBeWriting !== true || typeof answer !== "object" || answer === null) return false;
+  return "status" in answer && answer.status === "writing";
 }
 
 function parseParams(params: unknown): object {

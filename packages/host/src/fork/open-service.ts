@@ -60,6 +60,9 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     listSandboxes: () => sandboxes.list(),
     getSandbox: (id) => sandboxes.get(id),
     kill: (id) => sandboxes.kill(id),
+    branch: async () => {
+      throw new ForkdError("engine_failed", "this engine cannot branch yet");
+    },
     ping: (id) => sandboxes.ping(id),
     exec: (id, request) => sandboxes.exec(id, request),
     eval: (id, request) => sandboxes.eval(id, request),

@@ -1,4 +1,5 @@
 import type {
+  BranchBody,
   EvalRequest,
   EvalResult,
   ExecRequest,
@@ -101,6 +102,11 @@ export interface ForkService {
   getSandbox(id: SandboxId): SandboxInfo;
   /** Ends the VM and everything that it held; returns when it is gone. */
   kill(id: SandboxId): Promise<void>;
+  /**
+   * Makes a snapshot of a running sandbox, which runs on whatever happens. With `wait: false` it
+   * returns once the tag is taken; the snapshot is listed as writing, then as ready or failed.
+   */
+  branch(id: SandboxId, request: BranchBody): Promise<SnapshotInfo>;
   ping(id: SandboxId): Promise<Pong>;
   exec(id: SandboxId, request: ExecRequest): Promise<ExecResult>;
   eval(id: SandboxId, request: EvalRequest): Promise<EvalResult>;

@@ -6,7 +6,7 @@ import { prefixFaults } from "./fault-prefix.ts";
 
 type SandboxRoutes = Pick<
   RouteHandlers,
-  "listSandboxes" | "createSandboxes" | "getSandbox" | "deleteSandbox"
+  "listSandboxes" | "createSandboxes" | "getSandbox" | "deleteSandbox" | "branchSandbox"
 >;
 
 export function sandboxRoutes(service: ForkService): SandboxRoutes {
@@ -27,6 +27,8 @@ export function sandboxRoutes(service: ForkService): SandboxRoutes {
       );
       return spawned.map(({ info }) => info);
     },
+    branchSandbox: ({ params, body }) =>
+      prefixFaults("branch", () => service.branch(params.id, body)),
     getSandbox: ({ params }) => service.getSandbox(params.id),
     deleteSandbox: async ({ params }) => {
       await service.kill(params.id);
