@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from "commander";
+import { branchVerb } from "./commands/branch.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
 import { forkVerb } from "./commands/fork.ts";
@@ -13,6 +14,7 @@ import { quickstartVerb } from "./commands/quickstart.ts";
 import { rmiVerb } from "./commands/rmi.ts";
 import { runVerb } from "./commands/run.ts";
 import { snapshotVerb } from "./commands/snapshot.ts";
+import { snapshotDiffVerb } from "./commands/snapshot-diff.ts";
 import { spawnVerb } from "./commands/spawn.ts";
 import { versionVerb } from "./commands/version.ts";
 import { whereVerb } from "./commands/where.ts";
@@ -31,10 +33,12 @@ const verbs: readonly Verb[] = [
   forkVerb,
   runVerb,
   imagesVerb,
+  snapshotDiffVerb,
   rmiVerb,
   spawnVerb,
   lsVerb,
   killVerb,
+  branchVerb,
   execVerb,
   evalVerb,
   pingVerb,

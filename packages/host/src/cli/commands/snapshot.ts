@@ -11,14 +11,16 @@ import {
   requireFreeTag,
   requireKernel,
 } from "../bake.ts";
+import { addBranchOptions, type BranchOrder, parseBranch, runBranch } from "../branch.ts";
 import { addIgnoredOptions, noteIgnored, refuseTap } from "../compat-options.ts";
+import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
-import { type Flags, usage } from "../flags.ts";
+import { type Flags, flagOf, usage } from "../flags.ts";
 import { withService } from "../local.ts";
 import { collect, defineVerb } from "../verb.ts";
 import { addWarmOptions, parseWarmOptions } from "../warm-options.ts";
 
-interface SnapshotOptions {
+interface BootOrder {
   readonly tag: SnapshotTag;
   readonly rootfs: string;
   readonly machine: MachineOptions;
@@ -26,64 +28,78 @@ interface SnapshotOptions {
   readonly ignored: readonly string[];
 }
 
+type SnapshotOrder = { readonly boot: BootOrder } | { readonly branch: BranchOrder };
+
 const ignorable = ["bootWaitSecs", "rw", "keepWorkdir"] as const;
 
-/** Forms that this version cannot do; taking another one in silence would be worse. */
-function refuseBranch(flags: Flags): void {
-  const asked = ["fromSandbox", "diff", "live", "noWait"].find(
-    (name) => flags.text(name) !== undefined || flags.on(name),
-  );
-  if (asked !== undefined || flags.text("wait") !== undefined) {
-    throw new ForkdError("bad_request", "this version of forkd cannot branch a running sandbox", {
-      hint: "boot a root image instead: forkd snapshot --tag TAG --rootfs FILE",
-    });
-  }
-  if (flags.list("volume").length > 0) {
-    throw new ForkdError("bad_request", "--volume is not supported by this version of forkd", {
-      hint: "put the files into the root image: forkd from-image dir:DIR --tag TAG",
-    });
-  }
+function refuseVolumes(flags: Flags): void {
+  if (flags.list("volume").length === 0) return;
+  throw new ForkdError("bad_request", "--volume is not supported by this version of forkd", {
+    hint: "put the files into the root image: forkd from-image dir:DIR --tag TAG",
+  });
 }
 
-export const snapshotVerb = defineVerb<SnapshotOptions>({
+/** Of a running sandbox, through the daemon; undefined when a root image is to be booted. */
+function parseBranchForm(flags: Flags): BranchOrder | undefined {
+  const id = flags.text("fromSandbox");
+  if (id !== undefined) return parseBranch(flags, id);
+  const stray = ["diff", "live", "maxPauseMs"].find(
+    (name) => flags.on(name) || flags.text(name) !== undefined,
+  );
+  if (stray !== undefined || !flags.on("wait")) {
+    throw usage(`${flagOf(stray ?? "noWait")} needs --from-sandbox ID`);
+  }
+  return undefined;
+}
+
+function parseBoot(flags: Flags): BootOrder {
+  if (flags.text("tag") === undefined) throw usage("--tag needs a value");
+  return {
+    tag: parseTag(flags),
+    rootfs: resolve(flags.required("rootfs")),
+    machine: parseMachine(flags),
+    warm: parseWarmOptions(flags),
+    ignored: noteIgnored(flags, ignorable),
+  };
+}
+
+async function bootAndFreeze(context: Context, order: BootOrder): Promise<number> {
+  const { tag, rootfs, machine, warm, ignored } = order;
+  return withService(context, async (service) => {
+    const { output } = context;
+    for (const note of ignored) output.warn(note);
+    await requireFreeTag(service, tag);
+    await requireKernel(context, machine.kernel);
+    output.progress(`root image ${rootfs}`);
+    const image = await service.importImage(rootfs);
+    const bake = { ...machine, tag, warm, replace: false };
+    const info = await bakeImage(context, service, { image, bake });
+    if (output.json) output.data(info);
+    else output.line(info.tag);
+    return exitCodes.ok;
+  });
+}
+
+export const snapshotVerb = defineVerb<SnapshotOrder>({
   describe: (command) => {
     command
       .name("snapshot")
-      .description("boot a root image that you made, warm it, freeze it: a snapshot to fork")
+      .description("boot a root image that you made, warm it, freeze it; or branch a sandbox")
       .option("--tag <tag>", "the new snapshot's name")
+      .option("--from-sandbox <id>", "branch this running sandbox instead of booting")
       .addOption(new Option("--rootfs <file>", "the root image").env("FORKD_ROOTFS"));
+    addBranchOptions(command);
     addMachineOptions(command);
     addWarmOptions(command);
-    for (const flags of ["--from-sandbox <id>", "--diff", "--live", "--no-wait"]) {
-      command.addOption(new Option(flags).hideHelp());
-    }
     command.addOption(new Option("--volume <spec>").argParser(collect).hideHelp());
     return addIgnoredOptions(command, ignorable);
   },
   parse: ({ flags }) => {
-    refuseBranch(flags);
+    refuseVolumes(flags);
     refuseTap(flags);
-    if (flags.text("tag") === undefined) throw usage("--tag needs a value");
-    return {
-      tag: parseTag(flags),
-      rootfs: resolve(flags.required("rootfs")),
-      machine: parseMachine(flags),
-      warm: parseWarmOptions(flags),
-      ignored: noteIgnored(flags, ignorable),
-    };
+    const branch = parseBranchForm(flags);
+    return branch === undefined ? { boot: parseBoot(flags) } : { branch };
   },
-  run: (context, { tag, rootfs, machine, warm, ignored }) =>
-    withService(context, async (service) => {
-      const { output } = context;
-      for (const note of ignored) output.warn(note);
-      await requireFreeTag(service, tag);
-      await requireKernel(context, machine.kernel);
-      output.progress(`root image ${rootfs}`);
-      const image = await service.importImage(rootfs);
-      const bake = { ...machine, tag, warm, replace: false };
-      const info = await bakeImage(context, service, { image, bake });
-      if (output.json) output.data(info);
-      else output.line(info.tag);
-      return exitCodes.ok;
-    }),
+  run: (context, order) =>
+    "branch" in order ? runBranch(context, order.branch) : bootAndFreeze(context, order.boot),
 });
