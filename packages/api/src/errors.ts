@@ -2,18 +2,19 @@
  * Every failure that forkd reports, in one table.
  *
  * A code is API: clients match on it, docs/errors.md is generated from it, and a test keeps both
- * equal. The status is the HTTP answer; `retryable` says that the same request may succeed later.
+ * equal. The status is the HTTP answer.
  */
 interface ErrorSpec {
   readonly status: number;
-  readonly retryable: boolean;
+  /** Seconds after which the same request may succeed; null when it will not. */
+  readonly retryAfterSecs: number | null;
   /** The default next step, shown under the message when the thrower has no better one. */
   readonly hint: string;
 }
 
-const spec = (status: number, hint: string, retryable = false): ErrorSpec => ({
+const spec = (status: number, hint: string, retryAfterSecs: number | null = null): ErrorSpec => ({
   status,
-  retryable,
+  retryAfterSecs,
   hint,
 });
 
@@ -30,7 +31,7 @@ export const errorTable = {
   kernel_not_found: spec(404, "install a guest kernel with: forkd kernel install"),
   route_not_found: spec(404, "see GET /openapi.json for the routes"),
   method_not_allowed: spec(405, "see GET /openapi.json for the methods of this path"),
-  request_timeout: spec(408, "send the whole request at once", true),
+  request_timeout: spec(408, "send the whole request at once", 1),
   snapshot_exists: spec(409, "choose another tag, or remove this one with: forkd rmi TAG"),
   snapshot_not_ready: spec(409, "wait until GET /v1/snapshots shows status ready"),
   snapshot_incomplete: spec(409, "remove it with forkd rmi TAG and bake it again"),
@@ -41,25 +42,25 @@ export const errorTable = {
   image_invalid: spec(422, "see the forms that forkd from-image --help lists"),
   warmup_failed: spec(422, "run the warm-up by hand in the image and mend what it prints"),
   headers_too_large: spec(431, "send fewer or shorter headers"),
-  too_many_requests: spec(429, "retry after the time in Retry-After", true),
+  too_many_requests: spec(429, "retry after the time in Retry-After", 1),
   internal: spec(500, "see the daemon's log; please report it with the output of forkd where"),
-  engine_failed: spec(500, "retry; if it fails again, report what the VMM printed", true),
+  engine_failed: spec(500, "retry; if it fails again, report what the VMM printed", 1),
   identity_failed: spec(500, "the guest was killed because it could not be made unique; retry"),
   exec_failed: spec(500, "check that the guest answers: forkd ping --id ID"),
   tool_failed: spec(500, "run the command that the message names by hand"),
   config_invalid: spec(500, "see the options with: forkd-controller serve --help"),
-  registry_unreachable: spec(502, "check the network and the registry's address", true),
+  registry_unreachable: spec(502, "check the network and the registry's address", 5),
   engine_unavailable: spec(503, "install QEMU: apt-get install qemu-system-x86"),
-  daemon_unreachable: spec(503, "start it with: forkd-controller serve; see FORKD_URL", true),
-  agent_unavailable: spec(503, "retry; if it stays so, kill the sandbox and fork again", true),
-  busy: spec(503, "retry after the time in Retry-After", true),
+  daemon_unreachable: spec(503, "start it with: forkd-controller serve; see FORKD_URL", 1),
+  agent_unavailable: spec(503, "retry; if it stays so, kill the sandbox and fork again", 1),
+  busy: spec(503, "retry after the time in Retry-After", 1),
   tool_missing: spec(503, "install what the message names"),
   address_in_use: spec(503, "stop the other program, or choose another address with --bind"),
   data_dir_locked: spec(503, "stop the other daemon, or choose another data directory"),
   permission_denied: spec(503, "run as root, or choose a data directory that you own"),
-  deadline_exceeded: spec(504, "retry with a longer timeout", true),
+  deadline_exceeded: spec(504, "retry with a longer timeout", 1),
   warmup_timeout: spec(504, "raise --warm-timeout-secs, or check the readiness probe"),
-  disk_full: spec(507, "free space, or choose another data directory with FORKD_DATA_DIR", true),
+  disk_full: spec(507, "free space, or choose another data directory with FORKD_DATA_DIR", 30),
 } as const satisfies Record<string, ErrorSpec>;
 
 export type ErrorCode = keyof typeof errorTable;
@@ -73,6 +74,8 @@ export interface Problem {
 
 export interface ForkdErrorOptions {
   readonly hint?: string;
+  /** For a thrower that knows better than the table when to come again. */
+  readonly retryAfterSecs?: number;
   readonly cause?: unknown;
 }
 
@@ -80,12 +83,15 @@ export interface ForkdErrorOptions {
 export class ForkdError extends Error {
   readonly code: ErrorCode;
   readonly hint: string;
+  /** Seconds after which the same request may succeed; null when it will not. */
+  readonly retryAfterSecs: number | null;
 
   constructor(code: ErrorCode, message: string, options: ForkdErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = "ForkdError";
     this.code = code;
     this.hint = options.hint ?? errorTable[code].hint;
+    this.retryAfterSecs = options.retryAfterSecs ?? errorTable[code].retryAfterSecs;
   }
 
   get status(): number {
@@ -93,13 +99,14 @@ export class ForkdError extends Error {
   }
 
   get retryable(): boolean {
-    return errorTable[this.code].retryable;
+    return this.retryAfterSecs !== null;
   }
 
   /** The same failure with words in front of its message, for callers that know more. */
   within(prefix: string): ForkdError {
     return new ForkdError(this.code, `${prefix}: ${this.message}`, {
       hint: this.hint,
+      ...(this.retryAfterSecs !== null && { retryAfterSecs: this.retryAfterSecs }),
       cause: this,
     });
   }

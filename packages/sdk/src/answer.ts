@@ -28,15 +28,22 @@ const statusCodes: Readonly<Record<number, ErrorCode>> = {
 };
 
 /** The daemon's own failure; for an answer in another shape (a proxy's), the nearest code. */
-export function problemError(status: number, text: string): ForkdError {
+export function problemError({ status, headers }: Response, text: string): ForkdError {
   const problem = problemSchema.safeParse(tryJson(text));
   if (problem.success && isErrorCode(problem.data.code)) {
-    return new ForkdError(problem.data.code, problem.data.error, { hint: problem.data.hint });
+    const { code, error, hint } = problem.data;
+    return new ForkdError(code, error, { hint, ...retryAfter(headers) });
   }
   const words = text.trim().slice(0, 200);
   return new ForkdError(statusCodes[status] ?? "internal", `HTTP ${status}: ${words}`, {
     hint: "check that FORKD_URL is the address of a forkd daemon",
   });
+}
+
+/** Only the form in seconds, which is what a daemon sends. */
+function retryAfter(headers: Headers): { readonly retryAfterSecs?: number } {
+  const text = headers.get("retry-after") ?? "";
+  return /^\d{1,6}$/.test(text) ? { retryAfterSecs: Number(text) } : {};
 }
 
 function tryJson(text: string): unknown {

@@ -77,7 +77,7 @@ class Caller {
     try {
       const response = await this.#settings.fetch(url, request);
       const text = await readText(response);
-      if (!response.ok) throw problemError(response.status, text);
+      if (!response.ok) throw problemError(response, text);
       return parseAnswer(route, text);
     } catch (error) {
       throw deadline.explain(error, this.#settings.baseUrl);

@@ -3,9 +3,6 @@ import { type ErrorCode, errorTable, ForkdError, toForkdError } from "@forkd/api
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "../lib/log.ts";
 
-/** Seconds after which a refused client should ask again; every place that we bound frees fast. */
-const retryAfterSecs = 1;
-
 const frameworkCodes: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: "payload_too_large",
   FST_ERR_CTP_INVALID_MEDIA_TYPE: "unsupported_media_type",
@@ -40,9 +37,7 @@ function toPublicError(thrown: unknown, requestId: string): ForkdError {
 }
 
 function sendError(reply: FastifyReply, error: ForkdError): FastifyReply {
-  if (error.status === 429 || (error.status === 503 && error.retryable)) {
-    reply.header("retry-after", retryAfterSecs);
-  }
+  if (error.retryAfterSecs !== null) reply.header("retry-after", error.retryAfterSecs);
   return reply.status(error.status).type("application/json; charset=utf-8").send(error.toProblem());
 }
 
@@ -63,17 +58,24 @@ export function answerUnparsed(thrown: NodeJS.ErrnoException, socket: Socket): v
     socket.destroy();
     return;
   }
-  const { status, body } = unparsedProblem(thrown.code);
+  const { status, retryAfterSecs, body } = unparsedProblem(thrown.code);
   const head = [
     `HTTP/1.1 ${status}`,
     "content-type: application/json; charset=utf-8",
     `content-length: ${Buffer.byteLength(body)}`,
     "connection: close",
+    ...(retryAfterSecs === null ? [] : [`retry-after: ${retryAfterSecs}`]),
   ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
 }
 
-function unparsedProblem(code: string | undefined): { status: string; body: string } {
+interface UnparsedProblem {
+  readonly status: string;
+  readonly retryAfterSecs: number | null;
+  readonly body: string;
+}
+
+function unparsedProblem(code: string | undefined): UnparsedProblem {
   const error = unparsedError(code);
   const words: Partial<Record<number, string>> = {
     [errorTable.bad_request.status]: "Bad Request",
@@ -82,6 +84,7 @@ function unparsedProblem(code: string | undefined): { status: string; body: stri
   };
   return {
     status: `${error.status} ${words[error.status] ?? "Error"}`,
+    retryAfterSecs: error.retryAfterSecs,
     body: JSON.stringify(error.toProblem()),
   };
 }
