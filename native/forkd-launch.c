@@ -5,7 +5,13 @@
  * parent's life, or close what it inherited. This does, in the child, and then execs: no thread of
  * the daemon forks with locks held, and nothing of this program stays.
  *
- *   forkd-launch [--no-thp] [--die-with-parent PID] [--oom-score-adj N] [--keep-fds N] -- ARGV...
+ *   forkd-launch [--no-thp] [--die-with-parent PID] [--oom-score-adj N] [--cgroup PROCS_FILE]...
+ *                [--keep-fds N] -- ARGV...
+ *
+ * --cgroup joins the control group of that cgroup.procs file before anything else of the program
+ * happens, so no page and no thread of it is ever outside its limits. It may be given once for each
+ * hierarchy of cgroup v1. A group that cannot be joined is an error: a limit that was promised is
+ * in force or the program does not run.
  *
  * --die-with-parent takes the expected parent's pid: had it died before the request was made, this
  * exits at once rather than outlive it. --keep-fds closes every descriptor from N on.
@@ -47,6 +53,13 @@ static void write_oom_score(const char *text) {
   if (fd >= 0) close(fd);
 }
 
+/* Zero stands for the writer itself, in whatever pid namespace the file is looked at from. */
+static void join_cgroup(const char *procs_file) {
+  int fd = open(procs_file, O_WRONLY | O_CLOEXEC);
+  if (fd < 0 || write(fd, "0", 1) != 1) fail(procs_file);
+  close(fd);
+}
+
 static void die_with_parent(const char *text) {
   pid_t parent = (pid_t)parse_number(text, 1, 1L << 22);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail("PR_SET_PDEATHSIG");
@@ -73,6 +86,8 @@ int main(int argc, char **argv) {
       die_with_parent(value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--oom-score-adj") == 0) {
       write_oom_score(value_of(argc, argv, &at));
+    } else if (strcmp(argv[at], "--cgroup") == 0) {
+      join_cgroup(value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--keep-fds") == 0) {
       long first = parse_number(value_of(argc, argv, &at), 3, 1024);
       if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) != 0) fail("close_range");

@@ -51,6 +51,14 @@ else
   echo "ok $tests - huge pages are off # SKIP this kernel does not show THP_enabled"
 fi
 
+# A file stands in for cgroup.procs: what counts is what is written, and before the program runs.
+procs=$(mktemp)
+check "a group is joined before the program runs" 0 \
+  "$("$launch" --cgroup "$procs" -- cat "$procs")"
+rm -f "$procs"
+check "a group that cannot be joined is 125" 125 \
+  "$(code_of "$launch" --cgroup /nonexistent/cgroup.procs -- true)"
+
 # The parent starts a sleeper and is killed; the sleeper must go too.
 file=$(mktemp)
 sh -c '"$0" --die-with-parent $$ -- sleep 60 & echo $! > "$1"; wait' "$launch" "$file" &
