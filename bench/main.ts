@@ -1,14 +1,16 @@
-/** `npm run bench -- spawn|exec [OPTIONS]`; see docs/bench.md. */
+/** `npm run bench -- branch|exec|spawn [OPTIONS]`; see docs/bench.md. */
 import { toForkdError } from "@forkd/api";
+import { benchBranch } from "./branch.ts";
 import { benchExec } from "./exec.ts";
 import { benchSpawn } from "./spawn.ts";
 
-const benches = { spawn: benchSpawn, exec: benchExec };
+const benches = { branch: benchBranch, exec: benchExec, spawn: benchSpawn };
 
 const [name = "", ...args] = process.argv.slice(2);
 const bench = Object.hasOwn(benches, name) ? benches[name as keyof typeof benches] : undefined;
 if (bench === undefined) {
-  console.error(`usage: npm run bench -- spawn|exec [OPTIONS]; see docs/bench.md`);
+  const names = Object.keys(benches).join("|");
+  console.error(`usage: npm run bench -- ${names} [OPTIONS]; see docs/bench.md`);
   process.exit(2);
 }
 try {
