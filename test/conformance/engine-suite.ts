@@ -56,7 +56,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         workDir,
         machine,
         rootImage: subject.rootImage,
-        memoryFile: frozen.memoryFile(),
+        memory: { base: frozen.memoryFile(), overlay: null },
         vmstateFile,
         dieWithParent: true,
       });

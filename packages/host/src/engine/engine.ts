@@ -42,12 +42,31 @@ export interface BootSpec {
   readonly upperMib: number | null;
 }
 
-/** A child to restore; `memoryFile` is mapped copy-on-write and never written. */
+/**
+ * Pages that lie over an image. `file` is sparse and holds bytes at the offsets that they have in
+ * the RAM; `extents` says which of them count, as (u64 offset, u64 length) pairs, little-endian,
+ * sorted, whole pages, apart from each other. A hole inside an extent is zeros.
+ */
+export interface MemoryOverlay {
+  readonly file: string;
+  readonly extents: string;
+}
+
+/**
+ * A guest's RAM at one instant, as files that never change: `base` is all of it, the overlay what
+ * differs. Any number of children map them, and share what they do not write.
+ */
+export interface MemoryImage {
+  readonly base: string;
+  readonly overlay: MemoryOverlay | null;
+}
+
+/** A child to restore; its image is mapped copy-on-write. */
 export interface RestoreSpec {
   readonly workDir: string;
   readonly machine: Machine;
   readonly rootImage: string;
-  readonly memoryFile: string;
+  readonly memory: MemoryImage;
   readonly vmstateFile: string;
   /** The VMM ends when this process does: for owners that keep no records. */
   readonly dieWithParent: boolean;

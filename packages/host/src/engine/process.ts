@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Duplex } from "node:stream";
 import { ForkdError } from "@forkd/api";
 import { withDeadline } from "../lib/deadline.ts";
-import { nativeTool } from "../lib/native.ts";
+import { type NativeName, nativeTool } from "../lib/native.ts";
 import { identifyProcess, type ProcessIdentity } from "../linux/proc.ts";
 import type { VmEnd } from "./engine.ts";
 
@@ -16,6 +16,14 @@ const deathSeenMs = 300;
 /** stdin, stdout, stderr come first; then one socket, then the files. */
 const firstExtraFd = 3;
 
+/** A library of ours that the VMM loads before its own. */
+export interface Preload {
+  readonly library: NativeName;
+  /** Tells the library which descriptor it was loaded from, so that it can close it. */
+  readonly fdVariable: string;
+  readonly env: Readonly<Record<string, string>>;
+}
+
 export interface VmmSpawn {
   readonly argv: readonly string[];
   readonly workDir: string;
@@ -24,6 +32,7 @@ export interface VmmSpawn {
   readonly sockets: number;
   /** Files opened read-only for it, on the descriptors after the sockets. */
   readonly files: readonly string[];
+  readonly preload: Preload | null;
 }
 
 /** What a VM needs of its process, whoever started it. */
@@ -58,11 +67,11 @@ export class VmmProcess implements VmProcess {
     const log = openSync(join(request.workDir, "vmm.log"), "a", 0o600);
     const files: number[] = [];
     try {
-      for (const path of request.files) files.push(openSync(path, "r"));
+      for (const path of filesOf(request)) files.push(openSync(path, "r"));
       const sockets = Array.from({ length: request.sockets }, () => "pipe" as const);
       const child = spawn(nativeTool("forkd-launch"), launcherArgs(request), {
         cwd: request.workDir,
-        env: vmmEnv(),
+        env: { ...vmmEnv(), ...preloadEnv(request) },
         detached: true,
         stdio: ["ignore", log, log, ...sockets, ...files],
       });
@@ -158,8 +167,24 @@ function vmmEnv(): Record<string, string> {
   return { PATH: process.env["PATH"] ?? "/usr/bin:/bin", GLIBC_TUNABLES: words.join(":") };
 }
 
+/** What is opened for the VMM: a library to load comes last. */
+function filesOf({ files, preload }: VmmSpawn): readonly string[] {
+  return preload === null ? files : [...files, nativeTool(preload.library)];
+}
+
+/**
+ * The library is named by its descriptor: the loader would split a path at blanks and colons. The
+ * launcher is static, so only the VMM loads it.
+ */
+function preloadEnv({ sockets, files, preload }: VmmSpawn): Record<string, string> {
+  if (preload === null) return {};
+  const fd = firstExtraFd + sockets + files.length;
+  const { fdVariable, env } = preload;
+  return { LD_PRELOAD: `/proc/self/fd/${fd}`, [fdVariable]: String(fd), ...env };
+}
+
 function launcherArgs(request: VmmSpawn): string[] {
-  const fds = firstExtraFd + request.sockets + request.files.length;
+  const fds = firstExtraFd + request.sockets + filesOf(request).length;
   return [
     "--no-thp",
     ...(request.dieWithParent ? ["--die-with-parent", String(process.pid)] : []),

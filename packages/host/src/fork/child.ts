@@ -44,7 +44,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
       workDir,
       machine: machineOf(snapshot),
       rootImage: snapshot.rootImage,
-      memoryFile: snapshot.memoryFile,
+      memory: { base: snapshot.memoryFile, overlay: null },
       vmstateFile: snapshot.vmstateFile,
       dieWithParent: !deps.sandboxesOutlive,
     });

@@ -1,10 +1,13 @@
 import { fileURLToPath } from "node:url";
 
+/** What native/ builds: programs, and the library that VMMs load. */
+export type NativeName = "forkd-launch" | "forkd-tsc" | "forkd-ram.so";
+
 /**
  * Path of one of our C helpers: `FORKD_NATIVE_DIR`, else native/build of the checkout or of the
  * package that this file is in.
  */
-export function nativeTool(name: "forkd-launch" | "forkd-tsc"): string {
+export function nativeTool(name: NativeName): string {
   const dir = process.env["FORKD_NATIVE_DIR"];
   if (dir !== undefined && dir !== "") return `${dir}/${name}`;
   return fileURLToPath(new URL(`../../../../native/build/${name}`, import.meta.url));

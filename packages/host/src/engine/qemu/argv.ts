@@ -47,6 +47,12 @@ function escapeComma(path: string): string {
   return path.replaceAll(",", ",,");
 }
 
+/**
+ * What a child is told to take its RAM from. No file can be here: forkd-ram opens the image in its
+ * place, and a VMM without forkd-ram ends at once instead of running on an empty RAM.
+ */
+const layeredRam = "/dev/null/forkd-ram";
+
 function memoryObject(machine: Machine, path: string, share: "on" | "off"): string {
   const file = escapeComma(path);
   return `memory-backend-file,id=mem,size=${machine.memoryMib}M,mem-path=${file},share=${share}`;
@@ -91,6 +97,16 @@ export function bootArgv(spec: BootSpec, tscKhz: number | null): string[] {
   ];
 }
 
+/** What forkd-ram is told, see native/forkd-ram.c. */
+export function ramEnv({ machine, memory }: RestoreSpec): Record<string, string> {
+  const overlay: Record<string, string> =
+    memory.overlay === null
+      ? {}
+      : { FORKD_RAM_OVERLAY: memory.overlay.file, FORKD_RAM_EXTENTS: memory.overlay.extents };
+  const bytes = machine.memoryMib * 1024 * 1024;
+  return { FORKD_RAM_BASE: memory.base, FORKD_RAM_BYTES: String(bytes), ...overlay };
+}
+
 /**
  * A child: no kernel (it would be written over the RAM image), RAM private, state awaited.
  * Socket: QMP; file: the state, on vmstateFd.
@@ -98,11 +114,7 @@ export function bootArgv(spec: BootSpec, tscKhz: number | null): string[] {
 export function restoreArgv(spec: RestoreSpec): string[] {
   return [
     program,
-    ...machineArgs(
-      spec.machine,
-      spec.rootImage,
-      memoryObject(spec.machine, spec.memoryFile, "off"),
-    ),
+    ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, layeredRam, "off")),
     ...["-serial", "null"],
     // -S: it stays paused when the state is loaded.
     ...["-S", "-incoming", "defer"],

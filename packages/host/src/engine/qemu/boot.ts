@@ -20,6 +20,7 @@ export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
     dieWithParent: true,
     sockets: 2,
     files: [],
+    preload: null,
   });
   const consoleTail = keepTail(process.socket(1));
   const qmp = new Qmp(process.socket(0));

@@ -95,6 +95,7 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
     dieWithParent: true,
     sockets: 1,
     files: [],
+    preload: null,
   });
   try {
     const spoke = sawMarker(trial.socket(0));

@@ -1,7 +1,7 @@
 import { ForkdError } from "@forkd/api";
 import type { RestoredVm, RestoreSpec } from "../engine.ts";
 import { VmmProcess } from "../process.ts";
-import { restoreArgv, vmstateFd } from "./argv.ts";
+import { ramEnv, restoreArgv, vmstateFd } from "./argv.ts";
 import { Qmp } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
 
@@ -17,6 +17,7 @@ export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
     dieWithParent: spec.dieWithParent,
     sockets: 1,
     files: [spec.vmstateFile],
+    preload: { library: "forkd-ram.so", fdVariable: "FORKD_RAM_SELF_FD", env: ramEnv(spec) },
   });
   const processMs = performance.now() - started;
   const qmp = new Qmp(process.socket(0));
