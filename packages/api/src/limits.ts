@@ -4,6 +4,8 @@ export const limits = {
   spawnCountMax: 1000,
   /** Bytes of a JSON request body; upstream's framework refused above 2 MB. */
   requestBodyBytesMax: 2 * 1024 * 1024,
+  /** Bytes of all request bodies that one daemon holds at a time; more are answered 429. */
+  requestBodiesBytesMax: 64 * 1024 * 1024,
   /** Bytes of one captured output stream of a buffered exec; the rest is cut and flagged. */
   execOutputBytesMax: 8 * 1024 * 1024,
   /** Words of one command, its name included. */
@@ -36,14 +38,42 @@ export const limits = {
   warmTimeoutMaxSecs: 3600,
   /** Modules that a parent imports before it is frozen. */
   warmImportsMax: 64,
-  /** Spawns that may be restoring VMs at one time in one process. */
+  /** Children that may be restored at one time in one process. */
   concurrentRestoresMax: 4,
-  /** Snapshot bakes at one time. */
+  /** Children that may wait to be restored; a spawn that would add more is answered 503. */
+  queuedRestoresMax: 2000,
+  /** Snapshots that one daemon bakes at a time; more are answered 503. */
   concurrentBakesMax: 2,
-  /** Execs and evals in flight through one daemon; more are answered 429. */
+  /** Branches that one daemon takes at a time unless `--branch-concurrency` says otherwise. */
+  concurrentBranchesDefault: 4,
+  /** The largest `--branch-concurrency`. */
+  concurrentBranchesMax: 64,
+  /** Execs, evals and pings in flight through one daemon; more are answered 429. */
   concurrentExecsMax: 512,
+  /** Execs and evals in flight in one sandbox, so that none can take all places: more get 429. */
+  execsPerSandboxMax: 48,
+  /** Pings in flight to one sandbox; more are answered 429. */
+  pingsPerSandboxMax: 4,
+  /** Output that one process holds for execs and evals in flight; what is over is cut and flagged. */
+  guestOutputBytesMax: 512 * 1024 * 1024,
+  /** The same for one sandbox: two execs with all the output that an exec may have. */
+  guestOutputPerSandboxBytesMax: 32 * 1024 * 1024,
   /** Spawn requests that one daemon holds at a time, running or waiting; more are answered 429. */
   concurrentSpawnsMax: 64,
+  /** Largest `memory_limit_mib`. */
+  memoryLimitMaxMib: 1024 * 1024,
+  /** Smallest `cpu_limit`: the kernel's least quota, a hundredth of a processor. */
+  cpuLimitMin: 0.01,
+  /** Largest `cpu_limit`. */
+  cpuLimitMax: 1024,
+  /** Smallest `pids_limit`: a VMM has a thread for each processor and up to 64 for its disks. */
+  pidsLimitMin: 96,
+  /** Largest `pids_limit`. */
+  pidsLimitMax: 32_768,
+  /** Threads of the host that a sandbox's VMM may have when the request names no number. */
+  pidsLimitDefault: 256,
+  /** Smallest `io_read_bps` and `io_write_bps`. */
+  ioMinBps: 64 * 1024,
   /** Shortest bearer token that the daemon accepts as its own. */
   tokenBytesMin: 16,
   /** Longest bearer token. */

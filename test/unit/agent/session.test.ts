@@ -22,6 +22,7 @@ function attached(handler: Handler): { agent: ScriptedAgent; session: AgentSessi
 }
 
 const execRequest = { args: ["x"], timeout_secs: 1, env: {} };
+const pong = { pong: true, numpy_version: "1", pid: 1, agent_lang: "c", warmup_ready: true };
 const execReply = { exit_code: 0, signal: null, timed_out: false, duration_ms: 1 };
 
 test("the attach begins with the token and hands over the next one", async () => {
@@ -74,8 +75,8 @@ test("an identity answer that lacks a field is no identity", async () => {
   await assert.rejects(identify(session, request, 1000), { code: "agent_unavailable" });
 });
 
-test("output is collected in order and credit is given back for it", async () => {
-  const { agent, session } = attached((agent, op, stream) => {
+test("output is collected in order", async () => {
+  const { session } = attached((agent, op, stream) => {
     if (op["op"] !== "exec") return;
     agent.send("stdout", stream, Buffer.from("one "));
     agent.send("stderr", stream, Buffer.from("bad"));
@@ -85,23 +86,50 @@ test("output is collected in order and credit is given back for it", async () =>
   const result = await exec(session, execRequest);
   assert.equal(result.stdout, "one two");
   assert.equal(result.stderr, "bad");
-  const credit = agent.seen.filter((frame) => frame.type === frameType.window);
-  assert.equal(
-    credit.reduce((sum, frame) => sum + frame.payload.readUInt32LE(0), 0),
-    10,
-  );
 });
 
-test("a guest that sends beyond its credit is cut off", async () => {
-  const { session } = attached((agent, op, stream) => {
+test("credit is given back in pieces, for all that was consumed", async () => {
+  const total = 4 * initialCreditBytes;
+  const { agent, session } = attached((agent, op, stream) => {
     if (op["op"] !== "exec") return;
-    for (let sent = 0; sent <= initialCreditBytes; sent += 65_536) {
-      agent.send("stdout", stream, Buffer.alloc(65_536));
-    }
+    let credit = initialCreditBytes;
+    let sent = 0;
+    const more = (): void => {
+      for (; sent < total && credit >= 1000; sent += 1000, credit -= 1000) {
+        agent.send("stdout", stream, Buffer.alloc(1000, 97));
+      }
+      const granted = windowBytes(agent);
+      if (sent >= total) agent.send("reply", stream, execReply);
+      else {
+        credit = initialCreditBytes + granted - sent;
+        setImmediate(more);
+      }
+    };
+    more();
   });
-  const failed = assert.rejects(exec(session, execRequest), { code: "agent_unavailable" });
-  await failed;
-  assert.match(String(session.failure), /credit/);
+  const { stdout } = await exec(session, execRequest);
+  assert.equal(stdout.length, Math.ceil(total / 1000) * 1000);
+  const windows = agent.seen.filter((frame) => frame.type === frameType.window);
+  assert.ok(windows.length < total / 50_000, `${windows.length} windows`);
+});
+
+function windowBytes(agent: ScriptedAgent): number {
+  const frames = agent.seen.filter((frame) => frame.type === frameType.window);
+  return frames.reduce((sum, frame) => sum + frame.payload.readUInt32LE(0), 0);
+}
+
+test("a guest that floods a request which nobody waits for is cut off", async () => {
+  const { agent, session } = attached(() => undefined);
+  await session.hello;
+  const abort = new AbortController();
+  const gone = exec(session, execRequest, abort.signal);
+  abort.abort(new Error("left"));
+  await assert.rejects(gone, { message: "left" });
+  const stream = agent.seen.at(-1)?.stream ?? assert.fail();
+  for (let sent = 0; sent < 8 * initialCreditBytes; sent += 65_536) {
+    agent.send("stdout", stream, Buffer.alloc(65_536));
+  }
+  assert.match(String(await session.ended), /more than it had credit for/);
 });
 
 test("input waits for credit and goes on when it comes", async () => {
@@ -143,19 +171,41 @@ test("a channel that closes fails what waits, and what comes after", async () =>
   await assert.rejects(ping(session, 5000), { code: "agent_unavailable" });
 });
 
-test("frames for streams that nobody knows are dropped", async () => {
-  const { agent, session } = attached((agent, op, stream) => {
-    if (op["op"] === "ping") {
-      agent.send("stdout", 77, Buffer.from("stray"));
-      agent.send("reply", stream, {
-        pong: true,
-        numpy_version: "1",
-        pid: 1,
-        agent_lang: "python",
-        warmup_ready: true,
-      });
-    }
+test("a guest that answers what it was not asked is cut off", async () => {
+  const { session } = attached((agent, op) => {
+    if (op["op"] === "ping") agent.send("reply", 77, { pong: true });
   });
+  await assert.rejects(ping(session, 1000), { message: /a request never made/ });
+});
+
+test("a request that is given up may still come to its end", async () => {
+  const late: number[] = [];
+  const { agent, session } = attached((agent, op, stream) => {
+    if (op["op"] === "exec") late.push(stream);
+    else agent.send("reply", stream, pong);
+  });
+  const abort = new AbortController();
+  const gone = exec(session, execRequest, abort.signal);
+  abort.abort(new Error("left"));
+  await assert.rejects(gone, { message: "left" });
+  const [stream = assert.fail()] = late;
+  const kills = agent.seen.filter((frame) => frame.type === frameType.signal);
+  assert.deepEqual(
+    kills.map((frame) => [frame.stream, frame.payload.readUInt32LE(0)]),
+    [[stream, 9]],
+  );
+  agent.send("stdout", stream, Buffer.from("late"));
+  agent.send("reply", stream, execReply);
   assert.equal((await ping(session, 1000)).pid, 1);
-  assert.equal(agent.channel.destroyed, false);
+  agent.send("reply", stream, execReply);
+  await session.ended;
+  assert.match(String(session.failure), /a request never made/);
+});
+
+test("a command that nobody waited for is not begun", async () => {
+  const { agent, session } = attached(() => undefined);
+  await session.hello;
+  const reason = new Error("left");
+  await assert.rejects(exec(session, execRequest, AbortSignal.abort(reason)), reason);
+  assert.equal(agent.seen.length, 1);
 });

@@ -22,7 +22,7 @@ test("a sleep ends early when aborted", async () => {
 });
 
 test("a semaphore never admits more than its places, and serves in order", async () => {
-  const semaphore = new Semaphore(2, 10);
+  const semaphore = new Semaphore({ places: 2, waitingMax: 10, what: "tests" });
   let inside = 0;
   let most = 0;
   const order: number[] = [];
@@ -39,16 +39,48 @@ test("a semaphore never admits more than its places, and serves in order", async
 });
 
 test("a full queue answers busy, and a place is free again after a failure", async () => {
-  const semaphore = new Semaphore(1, 1);
+  const semaphore = new Semaphore({ places: 1, waitingMax: 1, what: "tests" });
   const { promise, resolve } = Promise.withResolvers<void>();
   const first = semaphore.run(() => promise);
   const second = semaphore.run(() => Promise.reject(new Error("broken")));
   await assert.rejects(
     semaphore.run(() => Promise.resolve()),
-    { code: "busy" },
+    { code: "busy", retryAfterSecs: 1, message: /1 of 1 tests wait already/ },
   );
   resolve();
   await first;
   await assert.rejects(second, { message: "broken" });
   assert.equal(await semaphore.run(() => Promise.resolve(1)), 1);
+});
+
+test("room for many is there at once or not at all", async () => {
+  const semaphore = new Semaphore({ places: 2, waitingMax: 3, what: "tests" });
+  semaphore.requireRoom(5);
+  assert.throws(() => semaphore.requireRoom(6), { code: "busy" });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const running = [1, 2, 3].map(() => semaphore.run(() => promise));
+  semaphore.requireRoom(2);
+  assert.throws(() => semaphore.requireRoom(3), { code: "busy" });
+  resolve();
+  await Promise.all(running);
+  semaphore.requireRoom(5);
+});
+
+test("who waits for a place may go, and takes none", async () => {
+  const semaphore = new Semaphore({ places: 1, waitingMax: 2, what: "tests" });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const first = semaphore.run(() => promise);
+  const abort = new AbortController();
+  const gone = semaphore.run(() => assert.fail("it began"), abort.signal);
+  const third = semaphore.run(() => Promise.resolve("third"));
+  abort.abort(new Error("left"));
+  await assert.rejects(gone, { message: "left" });
+  semaphore.requireRoom(1);
+  resolve();
+  await first;
+  assert.equal(await third, "third");
+  await assert.rejects(
+    semaphore.run(() => assert.fail("it began"), abort.signal),
+    { message: "left" },
+  );
 });

@@ -39,33 +39,75 @@ export function encodeFrame(type: number, stream: number, payload: Uint8Array): 
   return bytes;
 }
 
-/** Cuts a byte stream into frames. Holds at most one frame and what the last chunk began. */
+/** A frame that began in an earlier chunk: its header first, then a block of the whole size. */
+interface Partial {
+  readonly block: Buffer;
+  bytes: number;
+}
+
+/**
+ * Cuts a byte stream into frames. It holds at most one frame, and copies each byte at most twice,
+ * however the bytes arrive.
+ */
 export class FrameParser {
-  #pending: Buffer = Buffer.alloc(0);
+  #partial: Partial | undefined;
 
-  /** Frames completed by `chunk`, in order. Throws agent_unavailable on bytes that are no frame. */
+  /**
+   * Frames completed by `chunk`, in order; their payloads are valid until the next call. Throws
+   * agent_unavailable on bytes that are no frame.
+   */
   *push(chunk: Buffer): Generator<Frame> {
-    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
-    for (let frame = this.#take(); frame !== undefined; frame = this.#take()) yield frame;
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#partial === undefined) {
+        const size = frameSize(chunk, at);
+        if (at + size <= chunk.length) {
+          yield frameAt(chunk, at, size);
+          at += size;
+          continue;
+        }
+        this.#partial = { block: Buffer.allocUnsafe(size), bytes: 0 };
+      }
+      const { block, bytes } = this.#partial;
+      const copied = chunk.copy(block, bytes, at);
+      at += copied;
+      this.#partial.bytes += copied;
+      if (this.#partial.bytes < block.length) return;
+      const frame = this.#finish(block);
+      if (frame !== undefined) yield frame;
+    }
   }
 
-  #take(): Frame | undefined {
-    const bytes = this.#pending;
-    if (bytes.length < frameHeaderBytes) return undefined;
-    const length = bytes.readUInt32LE(0);
-    const typeWord = bytes.readUInt32LE(4);
-    if (length > framePayloadBytesMax || typeWord === 0 || typeWord > 0xff) {
-      throw new ForkdError("agent_unavailable", "the guest's agent sent bytes that are no frame", {
-        hint: "the guest is broken or hostile; kill the sandbox",
-      });
+  /** The frame of a full block; undefined when the block was a header that announces more. */
+  #finish(block: Buffer): Frame | undefined {
+    const size = frameSize(block, 0);
+    if (size === block.length) {
+      this.#partial = undefined;
+      return frameAt(block, 0, size);
     }
-    const end = frameHeaderBytes + length;
-    if (bytes.length < end) return undefined;
-    this.#pending = bytes.subarray(end);
-    return {
-      type: typeWord,
-      stream: bytes.readUInt32LE(8),
-      payload: bytes.subarray(frameHeaderBytes, end),
-    };
+    const whole = Buffer.allocUnsafe(size);
+    this.#partial = { block: whole, bytes: block.copy(whole) };
+    return undefined;
   }
+}
+
+/** Bytes of the frame at `at`, or of a header when that is not there yet. */
+function frameSize(bytes: Buffer, at: number): number {
+  if (bytes.length - at < frameHeaderBytes) return frameHeaderBytes;
+  const length = bytes.readUInt32LE(at);
+  const typeWord = bytes.readUInt32LE(at + 4);
+  if (length <= framePayloadBytesMax && typeWord > 0 && typeWord <= 0xff) {
+    return frameHeaderBytes + length;
+  }
+  throw new ForkdError("agent_unavailable", "the guest's agent sent bytes that are no frame", {
+    hint: "the guest is broken or hostile; kill the sandbox",
+  });
+}
+
+function frameAt(bytes: Buffer, at: number, size: number): Frame {
+  return {
+    type: bytes.readUInt32LE(at + 4),
+    stream: bytes.readUInt32LE(at + 8),
+    payload: bytes.subarray(at + frameHeaderBytes, at + size),
+  };
 }

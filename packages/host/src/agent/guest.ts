@@ -6,12 +6,11 @@ import {
   type EvalResult,
   type ExecRequest,
   type ExecResult,
-  ForkdError,
   limits,
 } from "@forkd/api";
 import type { z } from "zod";
 import { withDeadline } from "../lib/deadline.ts";
-import { BoundedText } from "./bounded-text.ts";
+import { BoundedText, type ByteBudget } from "./bounded-text.ts";
 import {
   type AgentEvent,
   clockReplySchema,
@@ -125,20 +124,29 @@ export async function freeze(session: AgentSession, timeoutMs: number): Promise<
   await session.request({ op: "freeze" }, emptyReplySchema, timeoutMs);
 }
 
-/** Runs a command to its end and collects both outputs, each up to the bound. */
-export async function exec(session: AgentSession, request: ExecRequest): Promise<ExecResult> {
+/**
+ * Runs a command to its end and collects both outputs, each up to the bound. When `signal` aborts,
+ * the command's process group is killed and the signal's reason thrown.
+ */
+export async function exec(
+  session: AgentSession,
+  request: ExecRequest,
+  signal?: AbortSignal,
+): Promise<ExecResult> {
+  signal?.throwIfAborted();
   const timeoutMs = Math.ceil(request.timeout_secs * 1000);
-  const stdout = new BoundedText(limits.execOutputBytesMax);
-  const stderr = new BoundedText(limits.execOutputBytesMax);
+  using stdout = new BoundedText(limits.execOutputBytesMax, session.outputs);
+  using stderr = new BoundedText(limits.execOutputBytesMax, session.outputs);
   const stream = session.open(execOp(request, timeoutMs), {
     onStdout: (chunk) => stdout.append(chunk),
     onStderr: (chunk) => stderr.append(chunk),
   });
-  const payload = await settle(stream, timeoutMs, async () => {
+  const feed = async (): Promise<void> => {
     if (request.stdin === null || request.stdin === undefined) return;
     await stream.write(Buffer.from(request.stdin));
     stream.endInput();
-  });
+  };
+  const payload = await settle(stream, { timeoutMs, signal, feed });
   const reply = parseMessage(execReplySchema, payload);
   return {
     stdout: stdout.toString(),
@@ -170,14 +178,22 @@ function exitCode(code: number | null, signal: string | null): number {
   return -(signalNumbers[signal ?? "SIGKILL"] ?? 9);
 }
 
-/** Evaluates code in the guest's warm interpreter. */
-export async function evaluate(session: AgentSession, request: EvalRequest): Promise<EvalResult> {
+/**
+ * Evaluates code in the guest's warm interpreter. When `signal` aborts, the code is interrupted and
+ * the signal's reason thrown.
+ */
+export async function evaluate(
+  session: AgentSession,
+  request: EvalRequest,
+  signal?: AbortSignal,
+): Promise<EvalResult> {
+  signal?.throwIfAborted();
   const timeoutMs = Math.ceil(request.timeout_secs * 1000);
   const code = Buffer.from(request.code);
-  const output = new EvalOutput();
+  using output = new EvalOutput(session.outputs);
   const op = { op: "eval", code_bytes: code.length, timeout_ms: timeoutMs };
   const stream = session.open(op, output.handlers);
-  const payload = await settle(stream, timeoutMs, () => stream.write(code));
+  const payload = await settle(stream, { timeoutMs, signal, feed: () => stream.write(code) });
   const reply = parseMessage(evalReplySchema, payload);
   return {
     result: reply.result ?? output.part("result"),
@@ -193,10 +209,17 @@ export async function evaluate(session: AgentSession, request: EvalRequest): Pro
 }
 
 /** What an eval printed, and the results that were too long for one frame. */
-class EvalOutput {
-  readonly stdout = new BoundedText(limits.execOutputBytesMax);
-  readonly stderr = new BoundedText(limits.execOutputBytesMax);
+class EvalOutput implements Disposable {
+  readonly stdout: BoundedText;
+  readonly stderr: BoundedText;
   readonly #parts = new Map<string, BoundedText>();
+  readonly #budget: ByteBudget;
+
+  constructor(budget: ByteBudget) {
+    this.#budget = budget;
+    this.stdout = new BoundedText(limits.execOutputBytesMax, budget);
+    this.stderr = new BoundedText(limits.execOutputBytesMax, budget);
+  }
 
   readonly handlers = {
     onStdout: (chunk: Buffer): void => this.stdout.append(chunk),
@@ -204,32 +227,51 @@ class EvalOutput {
     onEvent: (event: AgentEvent): void => {
       const known = ["result", "result_json", "traceback"].includes(event.event);
       if (!known || event.part === undefined) return;
-      const text = this.#parts.get(event.event) ?? new BoundedText(limits.execOutputBytesMax);
+      const text = this.#parts.get(event.event) ?? this.#newPart(event.event);
       text.append(Buffer.from(event.part));
-      this.#parts.set(event.event, text);
     },
   };
+
+  [Symbol.dispose](): void {
+    for (const text of [this.stdout, this.stderr, ...this.#parts.values()]) text[Symbol.dispose]();
+  }
+
+  #newPart(name: string): BoundedText {
+    const text = new BoundedText(limits.execOutputBytesMax, this.#budget);
+    this.#parts.set(name, text);
+    return text;
+  }
 
   part(name: string): string | null {
     return this.#parts.get(name)?.toString() ?? null;
   }
 }
 
-/** Feeds a stream and waits for its reply; a guest that stays silent is given up. */
-async function settle(
-  stream: AgentStream,
-  timeoutMs: number,
-  feed: () => Promise<void>,
-): Promise<Buffer> {
+interface Settling {
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+  readonly feed: () => Promise<void>;
+}
+
+/** Feeds a stream and waits for its reply; what nobody waits for any more is killed. */
+async function settle(stream: AgentStream, { timeoutMs, signal, feed }: Settling): Promise<Buffer> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  aborted.catch(() => undefined);
+  const onAbort = (): void => reject(signal?.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  if (signal?.aborted) onAbort();
+  let isSettled = false;
   try {
     const fed = feed();
     // A command may end before it has read its input: then the reply says how, not the feeding.
     fed.catch(() => undefined);
-    return await withDeadline(stream.reply, timeoutMs + graceMs, "the guest's answer");
-  } catch (error) {
-    if (error instanceof ForkdError && error.code === "deadline_exceeded") stream.signal(9);
-    throw error;
+    const reply = withDeadline(stream.reply, timeoutMs + graceMs, "the guest's answer");
+    const payload = await Promise.race([reply, aborted]);
+    isSettled = true;
+    return payload;
   } finally {
+    signal?.removeEventListener("abort", onAbort);
+    if (!isSettled) stream.kill();
     stream.release();
   }
 }

@@ -63,7 +63,15 @@ export const eventSchema = z.object({
 });
 export type AgentEvent = z.infer<typeof eventSchema>;
 
+/** The longest message of an honest agent: the end of what a warm-up printed, and some words. */
+const errorMessageCharsMax = 8 * 1024;
 const errorSchema = z.object({ code: z.string().max(64), message: z.string() });
+
+/** What goes to terminals and logs: without the characters that command them. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is taken out.
+  return text.slice(0, errorMessageCharsMax).replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "?");
+}
 
 /** Parses one JSON payload of a guest. Throws agent_unavailable when it is not as it should be. */
 export function parseMessage<T>(schema: z.ZodType<T>, payload: Buffer): T {
@@ -77,7 +85,7 @@ export function parseMessage<T>(schema: z.ZodType<T>, payload: Buffer): T {
   }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const why = z.prettifyError(parsed.error).slice(0, 500);
+  const why = printable(z.prettifyError(parsed.error).slice(0, 500));
   throw new ForkdError("agent_unavailable", `the guest's agent sent an unexpected answer: ${why}`);
 }
 
@@ -104,7 +112,10 @@ export class AgentError extends ForkdError {
     const { code, message } = parseMessage(errorSchema, payload);
     const known = Object.hasOwn(codeOfAgent, code);
     // The cast is the lookup that hasOwn has just proven.
-    super(known ? codeOfAgent[code as keyof typeof codeOfAgent] : "agent_unavailable", message);
+    super(
+      known ? codeOfAgent[code as keyof typeof codeOfAgent] : "agent_unavailable",
+      printable(message),
+    );
     this.agentCode = code;
   }
 }

@@ -1,11 +1,12 @@
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
-import { ForkdError, toForkdError } from "@forkd/api";
+import { ForkdError, limits, toForkdError } from "@forkd/api";
 import type { z } from "zod";
 import { withDeadline } from "../lib/deadline.ts";
+import { ByteBudget } from "./bounded-text.ts";
 import { encodeFrame, type Frame, FrameParser, framePayloadBytesMax, frameType } from "./frame.ts";
 import { AgentError, type HelloReply, helloReplySchema, parseMessage } from "./messages.ts";
-import { AgentStream, type StreamHandlers } from "./stream.ts";
+import { AgentStream, type StreamHandlers, type Wire } from "./stream.ts";
 
 /** What an agent listens for on its first boot, before any host has set a token. */
 export const firstAttachToken: Buffer = Buffer.from("FORKD-ATTACH-001", "ascii");
@@ -14,6 +15,18 @@ const tokenBytes = 16;
 /** What an agent may still send of an old session before the echo of a new one. */
 const staleBytesMax = 8 * 1024 * 1024;
 const streamIdMax = 0xffff_ffff;
+/** Requests without their final frame, given up or not; the agent takes as many (the protocol). */
+const openStreamsMax = 64;
+/** A guest that owes so many answers, each for so long after it was told to end, is broken. */
+const overdueStreamsMax = openStreamsMax / 2;
+const overdueMs = 60_000;
+/** What a guest may leave unread; all streams at their bounds are less. */
+const unreadBytesMax = 24 * 1024 * 1024;
+/** How long one guest may keep the event loop before others have their turn. */
+const turnMsMax = 4;
+
+/** What the outputs of all guests may take in this process. */
+const processOutputs = new ByteBudget(limits.guestOutputBytesMax);
 
 export interface AttachOptions {
   /** What this agent listens for, see the protocol. */
@@ -37,6 +50,8 @@ export class AgentSession {
   readonly hello: Promise<HelloReply>;
   /** Resolves when the channel has ended, whoever ended it. */
   readonly ended: Promise<ForkdError>;
+  /** What the outputs of all calls in flight may take. */
+  readonly outputs = new ByteBudget(limits.guestOutputPerSandboxBytesMax, processOutputs);
 
   readonly #channel: Duplex;
   readonly #parser = new FrameParser();
@@ -45,6 +60,8 @@ export class AgentSession {
   #stale: Buffer | undefined = Buffer.alloc(0);
   #staleBytes = 0;
   #lastStream = 0;
+  #turnMs = 0;
+  #hasTurn = false;
   #failure: ForkdError | undefined;
   readonly #end: (failure: ForkdError) => void;
 
@@ -81,13 +98,16 @@ export class AgentSession {
       const payload = await withDeadline(stream.reply, timeoutMs, "the agent's answer");
       return parseMessage(schema, payload);
     } finally {
-      this.#streams.delete(stream.id);
+      stream.release();
     }
   }
 
-  /** Opens a stream with one request. The caller awaits its `reply` and then calls `release`. */
+  /**
+   * Opens a stream with one request. The caller awaits its `reply` and then calls `release`. Throws
+   * payload_too_large, too_many_requests, and what the session failed with.
+   */
   open(op: object, handlers: StreamHandlers): AgentStream {
-    if (this.#failure !== undefined) throw this.#failure;
+    this.#requirePlace();
     const payload = Buffer.from(JSON.stringify(op));
     if (payload.length > framePayloadBytesMax) {
       throw new ForkdError("payload_too_large", "arguments and environment are over 64 KiB", {
@@ -95,12 +115,7 @@ export class AgentSession {
       });
     }
     const id = this.#nextStreamId();
-    const stream = new AgentStream(id, handlers, {
-      wire: {
-        send: (type, body) => this.#send(type, id, body),
-        release: () => this.#streams.delete(id),
-      },
-    });
+    const stream = new AgentStream(id, handlers, this.#wire(id));
     this.#streams.set(id, stream);
     this.#send(frameType.request, id, payload);
     return stream;
@@ -118,14 +133,11 @@ export class AgentSession {
       echo_b64: this.#echo.toString("base64"),
       next_token_b64: this.nextToken.toString("base64"),
     };
-    const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
-    const stream = AgentStream.forReply(0, { resolve, reject });
+    const stream = new AgentStream(0, {}, this.#wire(0));
     this.#streams.set(0, stream);
     const frame = encodeFrame(frameType.request, 0, Buffer.from(JSON.stringify(hello)));
     this.#channel.write(Buffer.concat([token, frame]));
-    const payload = await promise;
-    this.#streams.delete(0);
-    return parseMessage(helloReplySchema, payload);
+    return parseMessage(helloReplySchema, await stream.reply);
   }
 
   #nextStreamId(): number {
@@ -135,19 +147,62 @@ export class AgentSession {
     return this.#lastStream;
   }
 
-  #send(type: number, stream: number, payload: Uint8Array): void {
+  #requirePlace(): void {
+    if (this.#failure === undefined && this.#streams.size >= openStreamsMax) {
+      const given = [...this.#streams.values()].map(({ releasedAt }) => releasedAt);
+      const before = performance.now() - overdueMs;
+      const overdue = given.filter((at) => at !== undefined && at < before).length;
+      if (overdue < overdueStreamsMax) {
+        const message = `${this.#streams.size} requests are open in the guest already`;
+        throw new ForkdError("too_many_requests", message);
+      }
+      this.#fail(broken(`the guest leaves ${overdue} requests without an end`));
+    }
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #wire(id: number): Wire {
+    return { send: (type, payload) => this.#send(type, id, payload) };
+  }
+
+  #send(type: number, stream: number, payload: Uint8Array): void {
+    if (this.#failure !== undefined) return;
     this.#channel.write(encodeFrame(type, stream, payload));
+    if (this.#channel.writableLength > unreadBytesMax) {
+      this.#fail(broken("the guest's agent does not read what it is sent"));
+    }
   }
 
   #receive(chunk: Buffer): void {
+    const began = performance.now();
     try {
       const fresh = this.#skipStale(chunk);
-      if (fresh === undefined) return;
-      for (const frame of this.#parser.push(fresh)) this.#dispatch(frame);
+      if (fresh !== undefined) this.#dispatchAll(fresh);
     } catch (error) {
       this.#fail(toForkdError(error));
     }
+    this.#endTurnAfter(performance.now() - began);
+  }
+
+  #dispatchAll(bytes: Buffer): void {
+    for (const frame of this.#parser.push(bytes)) {
+      this.#dispatch(frame);
+      // Whoever handled the frame may have closed the session.
+      if (this.#failure !== undefined) return;
+    }
+  }
+
+  /** A guest that floods its host gets its turn of each round of the event loop, and no more. */
+  #endTurnAfter(ms: number): void {
+    this.#turnMs += ms;
+    if (this.#turnMs > turnMsMax) this.#channel.pause();
+    if (this.#hasTurn) return;
+    this.#hasTurn = true;
+    setImmediate(() => {
+      this.#hasTurn = false;
+      this.#turnMs = 0;
+      if (this.#channel.isPaused()) this.#channel.resume();
+    });
   }
 
   /** Drops what an older session left in the channel, up to and with the echo of this one. */
@@ -161,22 +216,20 @@ export class AgentSession {
     }
     this.#staleBytes += chunk.length;
     if (this.#staleBytes > staleBytesMax) {
-      throw new ForkdError("agent_unavailable", "the guest's agent did not answer the attach");
+      throw broken("the guest's agent did not answer the attach");
     }
     this.#stale = bytes.subarray(Math.max(0, bytes.length - tokenBytes + 1));
     return undefined;
   }
 
+  /** The final frame of a stream is its last one, and a guest speaks only when it was asked. */
   #dispatch(frame: Frame): void {
-    // A frame for no stream is the rest of one that the host gave up; a guest may send it freely.
     const stream = this.#streams.get(frame.stream);
-    if (stream === undefined) return;
-    if (frame.type === frameType.error) {
-      this.#streams.delete(frame.stream);
-      stream.fail(new AgentError(frame.payload));
-    } else {
-      stream.receive(frame);
-    }
+    if (stream === undefined) throw broken("the guest sent a frame for a request never made");
+    const { type } = frame;
+    if (type === frameType.reply || type === frameType.error) this.#streams.delete(frame.stream);
+    if (type === frameType.error) stream.fail(new AgentError(frame.payload));
+    else stream.receive(frame);
   }
 
   #fail(failure: ForkdError): void {
@@ -188,6 +241,10 @@ export class AgentSession {
     this.#channel.destroy();
     this.#end(failure);
   }
+}
+
+function broken(message: string): ForkdError {
+  return new ForkdError("agent_unavailable", message);
 }
 
 function channelBroke(cause: unknown): ForkdError {

@@ -4,59 +4,62 @@ import { type AgentEvent, eventSchema, parseMessage } from "./messages.ts";
 
 /** Stream data that each direction may send before the receiver gives credit (the protocol). */
 export const initialCreditBytes = 262_144;
+/** Credit goes back in pieces: what a guest sends byte by byte must not be answered so. */
+const creditPieceBytes = initialCreditBytes / 4;
+/** Events of one stream; the longest result of an eval is a few MiB (the protocol). */
+const eventBytesMax = 16 * 1024 * 1024;
+/** What an event counts at least: each costs more than its bytes. */
+const eventBytesMin = 1024;
+/** What a request that nobody waits for may still send, so that it can come to its end. */
+const drainBytesMax = 1024 * 1024;
+
+const killSignal = 9;
 
 export interface StreamHandlers {
-  /** Data is consumed, and credit given back, when the handler returns or its promise resolves. */
-  readonly onStdout?: (chunk: Buffer) => void | Promise<void>;
-  readonly onStderr?: (chunk: Buffer) => void | Promise<void>;
+  /** The chunk is valid until the handler returns; then credit is given back for it. */
+  readonly onStdout?: (chunk: Buffer) => void;
+  readonly onStderr?: (chunk: Buffer) => void;
   readonly onEvent?: (event: AgentEvent) => void;
 }
 
-interface Wire {
+/** Where a stream's own frames go. A wire whose session has ended drops them. */
+export interface Wire {
   send(type: number, payload: Uint8Array): void;
-  release(): void;
 }
-
-interface ReplySink {
-  resolve(payload: Buffer): void;
-  reject(failure: ForkdError): void;
-}
-
-/** Where a stream's frames go, and who waits for its reply if not `reply`. */
-interface StreamEnds {
-  readonly wire: Wire;
-  readonly sink?: ReplySink;
-}
-
-const deadWire: Wire = { send: () => undefined, release: () => undefined };
 
 /** One request in flight: its data in both directions, and its reply. */
 export class AgentStream {
   readonly id: number;
   /** The payload of the final `reply` frame; rejects on `error` or a broken channel. */
   readonly reply: Promise<Buffer>;
-  readonly #handlers: StreamHandlers;
   readonly #wire: Wire;
-  readonly #sink: ReplySink;
+  readonly #resolve: (payload: Buffer) => void;
+  readonly #reject: (failure: ForkdError) => void;
+  #handlers: StreamHandlers;
   #sendCredit = initialCreditBytes;
-  #receivedAhead = 0;
+  /** What the guest may send before it gets credit again. */
+  #receiveCredit = initialCreditBytes;
+  #eventBytes = 0;
+  #drainBytes = 0;
   #wakeSender: (() => void) | undefined;
-  #consumed: Promise<void> = Promise.resolve();
   #failure: ForkdError | undefined;
+  #isOver = false;
+  #releasedAt: number | undefined;
 
-  constructor(id: number, handlers: StreamHandlers, ends: StreamEnds) {
+  constructor(id: number, handlers: StreamHandlers, wire: Wire) {
     this.id = id;
     this.#handlers = handlers;
-    this.#wire = ends.wire;
+    this.#wire = wire;
     const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
     this.reply = promise;
-    this.#sink = ends.sink ?? { resolve, reject };
+    this.#resolve = resolve;
+    this.#reject = reject;
     promise.catch(() => undefined);
   }
 
-  /** A stream that only waits for one reply. */
-  static forReply(id: number, sink: ReplySink): AgentStream {
-    return new AgentStream(id, {}, { wire: deadWire, sink });
+  /** When its caller gave it up, as performance.now(); undefined while somebody waits. */
+  get releasedAt(): number | undefined {
+    return this.#releasedAt;
   }
 
   /** Sends data as the guest gives credit. Throws when the stream fails meanwhile. */
@@ -64,6 +67,7 @@ export class AgentStream {
     let at = 0;
     while (at < data.length) {
       await this.#credit();
+      if (this.#isOver) return;
       const size = Math.min(data.length - at, this.#sendCredit, framePayloadBytesMax);
       this.#sendCredit -= size;
       this.#wire.send(frameType.stdin, data.subarray(at, at + size));
@@ -73,21 +77,25 @@ export class AgentStream {
 
   /** Closes the command's standard input. */
   endInput(): void {
-    this.#wire.send(frameType.stdin, new Uint8Array(0));
+    if (!this.#isOver) this.#wire.send(frameType.stdin, new Uint8Array(0));
   }
 
-  /** Sends a signal to the command's process group. */
-  signal(number: number): void {
+  /** Ends the command with its process group, or interrupts the code; nothing once it is over. */
+  kill(): void {
+    if (this.#isOver) return;
     const payload = Buffer.allocUnsafe(4);
-    payload.writeUInt32LE(number);
+    payload.writeUInt32LE(killSignal);
     this.#wire.send(frameType.signal, payload);
   }
 
-  /** Forgets the stream; what the guest still sends for it is dropped. */
+  /** Nobody waits any more; what the guest still sends is dropped. Idempotent. */
   release(): void {
-    this.#wire.release();
+    this.#releasedAt ??= performance.now();
+    this.#handlers = {};
+    this.#wakeSender?.();
   }
 
+  /** Takes one frame of the guest but `error`. Throws agent_unavailable when it breaks a rule. */
   receive(frame: Frame): void {
     switch (frame.type) {
       case frameType.stdout:
@@ -100,70 +108,75 @@ export class AgentStream {
         this.#grant(frame.payload);
         break;
       case frameType.event:
-        this.#handlers.onEvent?.(parseMessage(eventSchema, frame.payload));
+        this.#onEvent(frame.payload);
         break;
       case frameType.reply:
-        this.#finish(frame.payload);
+        this.#end();
+        this.#resolve(Buffer.from(frame.payload));
         break;
       default:
-        throw new ForkdError("agent_unavailable", `the guest sent a frame of type ${frame.type}`);
+        throw broken(`the guest sent a frame of type ${frame.type}`);
     }
   }
 
+  /** Ends the stream without a reply. */
   fail(failure: ForkdError): void {
-    if (this.#failure !== undefined) return;
+    if (this.#isOver) return;
     this.#failure = failure;
-    this.#sink.reject(failure);
+    this.#end();
+    this.#reject(failure);
+  }
+
+  #end(): void {
+    this.#isOver = true;
     this.#wakeSender?.();
   }
 
-  /** The reply counts only when all data before it has been consumed. */
-  #finish(payload: Buffer): void {
-    const copy = Buffer.from(payload);
-    this.#consumed.then(
-      () => this.#sink.resolve(copy),
-      (error: unknown) => this.fail(consumerFailed(error)),
-    );
-  }
-
   #consume(payload: Buffer, handler: StreamHandlers["onStdout"]): void {
-    this.#receivedAhead += payload.length;
-    if (this.#receivedAhead > initialCreditBytes) {
-      throw new ForkdError("agent_unavailable", "the guest sent more than it had credit for");
+    if (payload.length === 0) throw broken("the guest sent an empty piece of output");
+    if (payload.length > this.#receiveCredit) {
+      throw broken("the guest sent more than it had credit for");
     }
-    const chunk = Buffer.from(payload);
-    this.#consumed = this.#consumed.then(async () => {
-      await handler?.(chunk);
-      this.#receivedAhead -= chunk.length;
-      this.#sendWindow(chunk.length);
-    });
-    this.#consumed.catch((error: unknown) => this.fail(consumerFailed(error)));
+    this.#receiveCredit -= payload.length;
+    handler?.(payload);
+    if (initialCreditBytes - this.#receiveCredit >= creditPieceBytes) this.#giveCredit();
   }
 
-  #sendWindow(bytes: number): void {
-    if (this.#failure !== undefined || bytes === 0) return;
+  #giveCredit(): void {
+    const bytes = initialCreditBytes - this.#receiveCredit;
+    if (this.#releasedAt !== undefined) {
+      if (this.#drainBytes >= drainBytesMax) return;
+      this.#drainBytes += bytes;
+    }
     const payload = Buffer.allocUnsafe(4);
     payload.writeUInt32LE(bytes);
+    this.#receiveCredit = initialCreditBytes;
     this.#wire.send(frameType.window, payload);
   }
 
+  #onEvent(payload: Buffer): void {
+    this.#eventBytes += Math.max(payload.length, eventBytesMin);
+    if (this.#eventBytes > eventBytesMax) throw broken("the guest sent too many events");
+    this.#handlers.onEvent?.(parseMessage(eventSchema, payload));
+  }
+
   #grant(payload: Buffer): void {
-    if (payload.length !== 4)
-      throw new ForkdError("agent_unavailable", "a window frame is 4 bytes");
+    if (payload.length !== 4) throw broken("a window frame is 4 bytes");
     this.#sendCredit = Math.min(this.#sendCredit + payload.readUInt32LE(0), initialCreditBytes);
     this.#wakeSender?.();
   }
 
   async #credit(): Promise<void> {
-    while (this.#sendCredit === 0 && this.#failure === undefined) {
+    while (this.#sendCredit === 0 && !this.#isOver && this.#releasedAt === undefined) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wakeSender = resolve;
       await promise;
     }
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#releasedAt !== undefined) throw broken("the request was given up");
   }
 }
 
-function consumerFailed(error: unknown): ForkdError {
-  return new ForkdError("internal", "the reader of a guest's output failed", { cause: error });
+function broken(message: string): ForkdError {
+  return new ForkdError("agent_unavailable", message);
 }

@@ -1,6 +1,6 @@
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { ForkdError } from "@forkd/api";
+import { ForkdError, limits } from "@forkd/api";
 import { z } from "zod";
 import type { DataPaths, Env } from "../config/data-paths.ts";
 import { resolveDataPaths } from "../config/data-paths.ts";
@@ -28,8 +28,6 @@ export type DaemonCommand =
 
 type RawOptions = Readonly<Partial<Record<DaemonOptionName, string>>>;
 
-const branchConcurrencyMax = 64;
-
 const rawSchema = z.object({
   bind: z.string().default("127.0.0.1:8889").transform(parseBind),
   "data-dir": z.string().min(1).optional(),
@@ -41,7 +39,12 @@ const rawSchema = z.object({
   "tls-key": z.string().min(1).optional(),
   "allow-plain-http": z.stringbool().default(false),
   "prewarm-scratch-dir": z.string().min(1).default("/dev/shm/forkd-prewarm"),
-  "branch-concurrency": z.coerce.number().int().min(1).max(branchConcurrencyMax).default(4),
+  "branch-concurrency": z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(limits.concurrentBranchesMax)
+    .default(limits.concurrentBranchesDefault),
 } satisfies Record<DaemonOptionName, z.ZodType>);
 
 type ParsedOptions = z.output<typeof rawSchema>;

@@ -1,14 +1,12 @@
-import { ForkdError, limits, type SnapshotInfo } from "@forkd/api";
+import { ForkdError, type SnapshotInfo } from "@forkd/api";
 import { importRootImage } from "../image/import.ts";
-import { Semaphore } from "../lib/semaphore.ts";
 import { bake } from "./bake.ts";
 import type { ForkDeps } from "./deps.ts";
 import type { BakeImage, BakeRequest, Progress } from "./service.ts";
 
-/** The bakes in flight: bounded, one a tag, and all ended on request. */
+/** The bakes in flight: one a tag, and all ended on request. Who drives them bounds their number. */
 export class Bakes {
   readonly #deps: ForkDeps;
-  readonly #places = new Semaphore(limits.concurrentBakesMax, 0);
   readonly #running = new Map<string, Promise<unknown>>();
   readonly #abort = new AbortController();
 
@@ -16,7 +14,7 @@ export class Bakes {
     this.#deps = deps;
   }
 
-  /** Throws busy over the bound, snapshot_exists for a tag that is being baked. */
+  /** Throws snapshot_exists for a tag that is being baked. */
   async run(request: BakeRequest, progress: Progress): Promise<SnapshotInfo> {
     if (this.#running.has(request.tag)) {
       throw new ForkdError("snapshot_exists", `snapshot '${request.tag}' is being baked`, {
@@ -24,7 +22,7 @@ export class Bakes {
       });
     }
     const order = { request, progress, signal: this.#abort.signal };
-    const running = this.#places.run(() => bake(this.#deps, order));
+    const running = bake(this.#deps, order);
     this.#running.set(request.tag, running);
     try {
       return await running;

@@ -64,8 +64,8 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       throw new ForkdError("engine_failed", "this engine cannot branch yet");
     },
     ping: (id) => sandboxes.ping(id),
-    exec: (id, request) => sandboxes.exec(id, request),
-    eval: (id, request) => sandboxes.eval(id, request),
+    exec: (id, request, signal) => sandboxes.exec(id, request, signal),
+    eval: (id, request, signal) => sandboxes.eval(id, request, signal),
     close: async (what) => {
       if (what === "detach") await sandboxes.detachAll();
       else await sandboxes.killAll();

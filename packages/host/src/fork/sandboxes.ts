@@ -24,12 +24,26 @@ import { orphanedWorkDirs, reapWorkDir, removeWorkDir } from "./work-dir.ts";
 const pingTimeoutMs = 3_000;
 const isolationRank = { "vm-emulated": 0, vm: 1 } as const;
 
+/** One child of a spawn. */
+interface ForkOrder {
+  readonly snapshot: Snapshot;
+  readonly request: SpawnRequest;
+  /** When the spawn began, as performance.now(). */
+  readonly started: number;
+  /** Aborts when the spawn is given up. */
+  readonly signal: AbortSignal;
+}
+
 /** The live sandboxes of one owner. */
 export class Sandboxes {
   readonly #deps: ForkDeps;
   readonly #changed: () => void;
   readonly #live = new Map<SandboxId, Child>();
-  readonly #restores = new Semaphore(limits.concurrentRestoresMax, 2 * limits.spawnCountMax);
+  readonly #restores = new Semaphore({
+    places: limits.concurrentRestoresMax,
+    waitingMax: limits.queuedRestoresMax,
+    what: "restores",
+  });
   #engineVersion: Promise<string> | undefined;
   readonly #forgetting = new Map<SandboxId, Promise<void>>();
   readonly #forking = new Set<Promise<unknown>>();
@@ -47,17 +61,26 @@ export class Sandboxes {
     const started = performance.now();
     const snapshot = await this.#deps.store.open(request.tag);
     await this.#requireCompatible(snapshot, request);
+    this.#restores.requireRoom(request.count);
+    // The first failure, or the caller's: what still waits need not begin.
+    const doomed = new AbortController();
+    const onAbort = (): void => doomed.abort(request.signal?.reason);
+    request.signal?.addEventListener("abort", onAbort, { once: true });
+    if (request.signal?.aborted) onAbort();
     const attempts = Array.from({ length: request.count }, () =>
-      this.#fork(snapshot, request, started),
+      this.#fork({ snapshot, request, started, signal: doomed.signal }),
     );
-    for (const attempt of attempts) this.#track(attempt);
+    for (const attempt of attempts) {
+      attempt.catch((error: unknown) => doomed.abort(error));
+      this.#track(attempt);
+    }
     const results = await Promise.allSettled(attempts);
-    const failed = results.find((result) => result.status === "rejected");
+    request.signal?.removeEventListener("abort", onAbort);
     const children = results.filter((result) => result.status === "fulfilled");
-    if (failed !== undefined) {
+    if (doomed.signal.aborted) {
       // Not kill(): one that died meanwhile has no id any more, and must not hide the reason.
       await Promise.allSettled(children.map(({ value }) => this.#end(value)));
-      throw failed.reason;
+      throw doomed.signal.reason;
     }
     return children.map(({ value: { info, timings } }) => ({ info, timings }));
   }
@@ -116,12 +139,12 @@ export class Sandboxes {
     return { ...pong, agent_version: agent, agent_rtt_us: rttUs };
   }
 
-  exec(id: SandboxId, request: ExecRequest): Promise<ExecResult> {
-    return exec(this.#find(id).session, request);
+  exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult> {
+    return exec(this.#find(id).session, request, signal);
   }
 
-  eval(id: SandboxId, request: EvalRequest): Promise<EvalResult> {
-    return evaluate(this.#find(id).session, request);
+  eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult> {
+    return evaluate(this.#find(id).session, request, signal);
   }
 
   #find(id: SandboxId): Child {
@@ -130,16 +153,17 @@ export class Sandboxes {
     throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
   }
 
-  #fork(snapshot: Snapshot, request: SpawnRequest, started: number): Promise<ForkedChild> {
+  #fork({ snapshot, request, started, signal }: ForkOrder): Promise<ForkedChild> {
     return this.#restores.run(async () => {
       this.#requireOpen();
+      signal.throwIfAborted();
       const child = await forkChild({ deps: this.#deps, snapshot, id: newSandboxId(), started });
       this.#keep(child);
       if (this.#closed) await this.#end(child);
       this.#requireOpen();
       request.onChild?.({ info: child.info, timings: child.timings });
       return child;
-    });
+    }, signal);
   }
 
   #track(attempt: Promise<unknown>): void {

@@ -24,6 +24,8 @@ export interface SpawnRequest {
    * fails, it is killed all the same.
    */
   readonly onChild?: (child: SpawnedSandbox) => void;
+  /** Gives the spawn up: what waits does not begin, what is there is killed. */
+  readonly signal?: AbortSignal;
 }
 
 /** What a bake starts from. Paths are absolute and exist. */
@@ -108,8 +110,10 @@ export interface ForkService {
    */
   branch(id: SandboxId, request: BranchBody): Promise<SnapshotInfo>;
   ping(id: SandboxId): Promise<Pong>;
-  exec(id: SandboxId, request: ExecRequest): Promise<ExecResult>;
-  eval(id: SandboxId, request: EvalRequest): Promise<EvalResult>;
+  /** When `signal` aborts, the command is killed with its process group, and its reason thrown. */
+  exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult>;
+  /** When `signal` aborts, the code is interrupted as by its timeout, and its reason thrown. */
+  eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult>;
 
   /**
    * Ends every bake, and every sandbox unless they are to be detached: then they run on, and the
