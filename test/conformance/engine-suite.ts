@@ -59,6 +59,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         memory: { base: frozen.memoryFile(), overlay: null },
         vmstateFile,
         dieWithParent: true,
+        cgroups: [],
       });
       vms.push(vm);
       workDirs.set(vm.process.pid, workDir);

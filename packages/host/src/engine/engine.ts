@@ -70,6 +70,8 @@ export interface RestoreSpec {
   readonly vmstateFile: string;
   /** The VMM ends when this process does: for owners that keep no records. */
   readonly dieWithParent: boolean;
+  /** cgroup.procs files: the VMM is in these groups before it runs. */
+  readonly cgroups: readonly string[];
 }
 
 /** A VM that some process of this host started and that runs on; what its owner kept of it. */

@@ -28,6 +28,8 @@ export interface VmmSpawn {
   readonly argv: readonly string[];
   readonly workDir: string;
   readonly dieWithParent: boolean;
+  /** cgroup.procs files of the groups that it joins before it runs. */
+  readonly cgroups: readonly string[];
   /** How many socket pairs the VMM gets, from descriptor 3 on. */
   readonly sockets: number;
   /** Files opened read-only for it, on the descriptors after the sockets. */
@@ -186,6 +188,7 @@ function preloadEnv({ sockets, files, preload }: VmmSpawn): Record<string, strin
 function launcherArgs(request: VmmSpawn): string[] {
   const fds = firstExtraFd + request.sockets + filesOf(request).length;
   return [
+    ...request.cgroups.flatMap((file) => ["--cgroup", file]),
     "--no-thp",
     ...(request.dieWithParent ? ["--die-with-parent", String(process.pid)] : []),
     "--oom-score-adj",

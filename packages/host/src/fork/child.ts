@@ -47,6 +47,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
       memory: { base: snapshot.memoryFile, overlay: null },
       vmstateFile: snapshot.vmstateFile,
       dieWithParent: !deps.sandboxesOutlive,
+      cgroups: [],
     });
     const offset = began - plan.started;
     try {

@@ -18,6 +18,7 @@ export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
     argv: bootArgv(spec, tscKhz),
     workDir: spec.workDir,
     dieWithParent: true,
+    cgroups: [],
     sockets: 2,
     files: [],
     preload: null,

@@ -93,6 +93,7 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
     ],
     workDir,
     dieWithParent: true,
+    cgroups: [],
     sockets: 1,
     files: [],
     preload: null,

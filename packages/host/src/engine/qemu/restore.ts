@@ -15,6 +15,7 @@ export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
     argv: restoreArgv(spec),
     workDir: spec.workDir,
     dieWithParent: spec.dieWithParent,
+    cgroups: spec.cgroups,
     sockets: 1,
     files: [spec.vmstateFile],
     preload: { library: "forkd-ram.so", fdVariable: "FORKD_RAM_SELF_FD", env: ramEnv(spec) },
