@@ -2,7 +2,7 @@
 #ifndef FORKD_BOUNDS_H
 #define FORKD_BOUNDS_H
 
-#define AGENT_VERSION "0.6.0"
+#define AGENT_VERSION "0.6.1"
 #define PROTOCOL_VERSION 1
 
 /* Channel. */
@@ -56,6 +56,15 @@
 #define HOOKS_MAX 64
 #define HOOK_TIMEOUT_MS 2000
 #define HOOK_DETAIL_BYTES 512
+
+/* Hold. */
+#define HOLD_MS_MIN 1000
+#define HOLD_MS_MAX 600000
+/* A process in an uninterruptible wait, on a disk for example, stops when that is over. */
+#define HOLD_STOP_MS 2000
+#define HOLD_GROUPS_MAX 64
+/* Requests and input that wait for its end: what all streams together may have under way. */
+#define DEFERRED_BYTES_MAX (24U << 20)
 
 /* TCP door. */
 #define TCP_PORT 8888

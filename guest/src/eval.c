@@ -7,6 +7,7 @@
 #include "buf.h"
 #include "json.h"
 #include "bounds.h"
+#include "hold.h"
 #include "log.h"
 #include "loop.h"
 #include "reseed.h"
@@ -34,6 +35,7 @@ static struct eval *waiting; /* in order */
 static unsigned waiting_count;
 static uint64_t next_id = 1;
 static struct timer restart_timer;
+static bool restart_waits; /* for the end of a hold */
 
 static void release(struct eval *e) {
   timer_clear(&e->deadline);
@@ -188,7 +190,13 @@ static void on_restart(bool ok, const char *text) {
 
 static void restart(void *arg) {
   (void)arg;
+  restart_waits = hold_is_on();
+  if (restart_waits) return;
   if (runtime_state() == RUNTIME_OFF) runtime_start(on_restart, RUNTIME_RESTART_MS);
+}
+
+void eval_resume_restart(void) {
+  if (restart_waits) restart(NULL);
 }
 
 bool eval_is_running(void) { return running; }

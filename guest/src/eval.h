@@ -40,6 +40,8 @@ void eval_resume(struct eval *eval);
 void eval_detach(struct eval *eval);
 
 bool eval_is_running(void);
+/* A hold is over: an interpreter that died meanwhile is started. */
+void eval_resume_restart(void);
 /* The runtime is ready (again). */
 void eval_next(void);
 /* From runtime.c. */

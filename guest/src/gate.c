@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "hold.h"
 #include "identity.h"
 #include "session.h"
 #include "tcp.h"
@@ -37,8 +38,11 @@ void op_freeze(struct ticket ticket, const struct json *request) {
 
 void op_thaw(struct ticket ticket, const struct json *request) {
   (void)request;
+  uint64_t left_ms = hold_left_ms();
   channel_release();
   gate_open();
-  reply_begin();
+  hold_end();
+  struct jw *w = reply_begin();
+  jw_int(w, "hold_left_ms", (int64_t)left_ms);
   reply_send(ticket, FRAME_REPLY);
 }

@@ -102,7 +102,8 @@ static bool start(const char *name) {
   snprintf(generation, sizeof generation, "%llu", (unsigned long long)identity_generation());
   env_set(&env, "FORKD_GENERATION", generation);
   if (geteuid() != 0) root.uid = geteuid();
-  struct spawn what = {.argv = argv, .env = &env, .cwd = "/", .user = &root};
+  struct spawn what = {.argv = argv, .env = &env, .cwd = "/", .user = &root,
+                       .cell = CELL_HOOKS};
   struct job_sink sink = {.room = room, .output = output, .done = on_done};
   struct spawn_error error;
   bool ok = job_start(&what, false, HOOK_TIMEOUT_MS, &sink, &error) != NULL;

@@ -10,7 +10,9 @@
 
 #include "base64.h"
 #include "files.h"
+#include "cells.h"
 #include "gate.h"
+#include "hold.h"
 #include "bounds.h"
 #include "loop.h"
 #include "reseed.h"
@@ -175,6 +177,7 @@ static void on_hooks(const char *json, size_t len) {
   }
   id.busy = false;
   gate_open();
+  hold_end();
   step_over(3);
   struct jw *w = reply_begin();
   jw_int(w, "generation", (int64_t)id.generation);
@@ -206,6 +209,7 @@ static void on_reseeded(const struct reseed_result *r) {
   bool fits = r->names.len < sizeof id.reseeded;
   snprintf(id.reseeded, sizeof id.reseeded, "%.*s", fits ? (int)r->names.len : 2,
            fits ? r->names.json : "[]");
+  cell_thaw(CELL_HOOKS);
   hooks_run(on_hooks);
 }
 

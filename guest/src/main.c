@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "cells.h"
 #include "channel.h"
 #include "files.h"
 #include "identity.h"
@@ -34,6 +35,8 @@ static void run_guest(void) {
   mounts_enter_root(&options);
   boot_loopback();
   loop_init();
+  log_line("make the cgroups");
+  cells_init("/sys/fs/cgroup");
   reap_init();
   log_line("open the channel %s", options.channel);
   int fd = channel_open_port(options.channel, DEVICE_WAIT_MS);
@@ -64,6 +67,8 @@ static void run_test(int argc, char **argv) {
       files_set_root(value);
     } else if (strcmp(argv[i], "--runtime-dir") == 0 && value) {
       runtime_set_dir(value);
+    } else if (strcmp(argv[i], "--cgroup-dir") == 0 && value) {
+      cells_init(value);
     } else {
       log_fatal("unknown option %s", argv[i]);
     }
@@ -87,7 +92,7 @@ int main(int argc, char **argv) {
     run_test(argc, argv);
   } else {
     fprintf(stderr, "usage: forkd-agent --test-channel FD [--tcp-port N] [--root DIR]"
-                    " [--runtime-dir DIR]\n");
+                    " [--runtime-dir DIR] [--cgroup-dir DIR]\n");
     return 2;
   }
   return 0;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cells.h"
 #include "eval.h"
 #include "bounds.h"
 #include "loop.h"
@@ -55,6 +56,8 @@ void reseed_runtime(const char *seed_hex, reseed_fn *done) {
   waiting = done;
   timer_set(&deadline, RUNTIME_RESEED_MS, on_deadline, NULL);
   reseed_send_pending();
+  /* It was held: the request is the first thing that its main thread reads. */
+  cell_thaw(CELL_RUNTIME);
 }
 
 bool reseed_answer(const struct json *answer_id, const struct json *root) {

@@ -297,7 +297,8 @@ static bool launch(char **argv) {
   struct env env;
   struct user user;
   if (base_command(NULL, NULL, &env, &user)) return false;
-  struct spawn what = {.argv = argv, .env = &env, .cwd = base_get()->cwd, .user = &user};
+  struct spawn what = {.argv = argv, .env = &env, .cwd = base_get()->cwd, .user = &user,
+                       .cell = CELL_RUNTIME};
   struct spawn_error error;
   int mine[4];
   if (!open_fds(what.fds, mine)) log_fatal("no descriptors for a runtime: %s", strerror(errno));

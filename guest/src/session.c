@@ -7,9 +7,11 @@
 
 #include "base64.h"
 #include "channel.h"
+#include "deferred.h"
 #include "eval.h"
 #include "files.h"
 #include "gate.h"
+#include "hold.h"
 #include "identity.h"
 #include "log.h"
 #include "runtime.h"
@@ -30,7 +32,7 @@ static const struct {
     {"warm", op_warm, false},     {"freeze", op_freeze, false},
     {"thaw", op_thaw, false},     {"exec", op_exec, true},
     {"eval", op_eval, true},      {"poweroff", op_poweroff, false},
-    {"clock", op_clock, false},
+    {"clock", op_clock, false},   {"hold", op_hold, false},
 };
 
 bool session_live(void) { return attached; }
@@ -68,6 +70,7 @@ void session_end(void) {
   if (attached) session++;
   attached = greeted = false;
   wire_scan(channel_wire());
+  deferred_clear();
   streams_detach();
 }
 
@@ -76,6 +79,7 @@ static void on_attached(void *arg) {
   session_end();
   channel_clear();
   channel_release();
+  hold_attached();
   attached = true;
   channel_wire()->scanning = false;
 }
@@ -128,6 +132,7 @@ static void hello(struct ticket ticket, const struct json *request) {
   jw_string(w, "boot_id", boot_id());
   jw_int(w, "generation", (int64_t)identity_generation());
   jw_string(w, "gate", gate_is_open() ? "open" : "closed");
+  jw_bool(w, "held", hold_is_on());
   jw_string(w, "warm", warm_state());
   jw_string(w, "runtime", runtime_name());
   reply_send(ticket, FRAME_REPLY);
@@ -159,6 +164,26 @@ static void dispatch(struct ticket ticket, const struct json *request) {
   reply_error(ticket, "unknown_op", "unknown op: %.100s", op);
 }
 
+/* In a guest that goes on, what would start something waits until the hold is over; in one that is
+ * forked the gate is closed. */
+static bool must_wait(const struct json *request) {
+  const char *op = json_get_string(request, "op");
+  if (!op || !greeted || !hold_is_on() || !gate_is_open()) return false;
+  for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+    if (strcmp(op, ops[i].name) == 0) return ops[i].gated;
+  }
+  return false;
+}
+
+static void defer(const struct frame *f) {
+  if (deferred_add(f)) return;
+  if (f->type == FRAME_REQUEST) {
+    reply_error((struct ticket){f->stream, session}, "too_many_streams", "the guest is held");
+  } else {
+    on_broken(NULL, "too much input for a guest that is held");
+  }
+}
+
 static void on_request(const struct frame *f) {
   struct ticket ticket = {f->stream, session};
   struct json_doc doc;
@@ -166,7 +191,11 @@ static void on_request(const struct frame *f) {
     reply_error(ticket, "bad_request", "the request is not valid JSON");
     return;
   }
-  dispatch(ticket, doc.root);
+  if (must_wait(doc.root)) {
+    defer(f);
+  } else {
+    dispatch(ticket, doc.root);
+  }
   json_free(&doc);
 }
 
@@ -195,8 +224,11 @@ static void on_window(const struct frame *f) {
   stream_resume(s);
 }
 
-static void on_frame(void *arg, const struct frame *f) {
-  (void)arg;
+static void take_frame(const struct frame *f) {
+  if (deferred_has(f->stream)) {
+    defer(f);
+    return;
+  }
   bool word = f->type == FRAME_WINDOW || f->type == FRAME_SIGNAL;
   if (word && f->length != 4) {
     on_broken(NULL, "a window or signal frame is not 4 bytes");
@@ -215,6 +247,13 @@ static void on_frame(void *arg, const struct frame *f) {
     default: on_broken(NULL, "a frame of an unknown type");
   }
 }
+
+static void on_frame(void *arg, const struct frame *f) {
+  (void)arg;
+  take_frame(f);
+}
+
+void session_replay(void) { deferred_replay(take_frame); }
 
 const struct wire_handler *session_wire(void) {
   static const struct wire_handler handler = {

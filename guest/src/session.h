@@ -36,6 +36,8 @@ bool session_live(void);
 void session_end(void);
 /* The channel has room again: streams go on. */
 void session_resume(void);
+/* A hold is over: the requests that came meanwhile are served. */
+void session_replay(void);
 
 /* A reply is written between begin and send; one at a time. */
 struct jw *reply_begin(void);
@@ -57,7 +59,8 @@ void stream_took(struct stream *stream, size_t len, bool flush);
 
 /* The operations. Each answers its ticket, now or later. */
 typedef void op_fn(struct ticket ticket, const struct json *request);
-op_fn op_ping, op_identity, op_clock, op_warm, op_freeze, op_thaw, op_exec, op_eval, op_poweroff;
+op_fn op_ping, op_identity, op_clock, op_warm, op_freeze, op_thaw, op_exec, op_eval, op_poweroff,
+    op_hold;
 /* Input of an open stream. */
 void exec_stdin(struct stream *stream, const uint8_t *data, size_t len);
 void eval_stdin(struct stream *stream, const uint8_t *data, size_t len);

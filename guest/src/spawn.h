@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include "cells.h"
 #include "env.h"
 #include "user.h"
 
@@ -16,6 +17,7 @@ struct spawn {
   const struct env *env;
   const char *cwd;
   const struct user *user;
+  enum cell cell;
   int fds[SPAWN_FDS]; /* become 0..3 of the child; -1: /dev/null for 0..2, closed for 3 */
 };
 

@@ -9,9 +9,14 @@
 #include <unistd.h>
 
 #include "bounds.h"
+#include "hold.h"
 #include "loop.h"
+#include "tcp.h"
 
 struct conn {
+  struct conn *next_waiting;
+  bool waiting;  /* its request came during a hold */
+  size_t request; /* bytes of it in `in` */
   struct watch watch;
   struct timer deadline;
   struct buf in;
@@ -21,7 +26,19 @@ struct conn {
   void *work;
 };
 
+static struct conn *waiting; /* the last that came first */
+
+static void stop_waiting(struct conn *c) {
+  for (struct conn **at = &waiting; c->waiting && *at; at = &(*at)->next_waiting) {
+    if (*at != c) continue;
+    *at = c->next_waiting;
+    c->waiting = false;
+    return;
+  }
+}
+
 static void close_conn(struct conn *c) {
+  stop_waiting(c);
   if (c->forget) c->forget(c->work);
   timer_clear(&c->deadline);
   loop_unwatch(&c->watch);
@@ -80,11 +97,22 @@ void conn_wait(struct conn *c, void (*forget)(void *work), void *work) {
   c->work = work;
 }
 
+static void wait_for_thaw(struct conn *c, size_t len) {
+  c->request = len;
+  c->waiting = true;
+  c->next_waiting = waiting;
+  waiting = c;
+}
+
 static void serve_line(struct conn *c, size_t len) {
   struct json_doc doc;
   timer_clear(&c->deadline);
   /* Only errors and the end of both ways are still of interest. */
   loop_events(&c->watch, 0);
+  if (hold_is_on()) {
+    wait_for_thaw(c, len);
+    return;
+  }
   char *line = xstrndup((const char *)buf_head(&c->in), len);
   buf_free(&c->in);
   if (json_parse(&doc, line, len) < 0) {
@@ -94,6 +122,14 @@ static void serve_line(struct conn *c, size_t len) {
     json_free(&doc);
   }
   free(line);
+}
+
+void tcp_resume(void) {
+  while (waiting) {
+    struct conn *c = waiting;
+    stop_waiting(c);
+    serve_line(c, c->request);
+  }
 }
 
 static void read_in(struct conn *c) {

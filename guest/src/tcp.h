@@ -7,5 +7,7 @@
 /* Listens; a failure is logged and leaves the door shut. */
 void tcp_start(unsigned port);
 void tcp_accept(bool on);
+/* A hold is over: the requests that came meanwhile are served. */
+void tcp_resume(void);
 
 #endif

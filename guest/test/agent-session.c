@@ -140,7 +140,7 @@ void agent_session(void) {
   agent_start(0);
   before_hello();
   check(client_attach(), "session: attach");
-  client_has("\"generation\":0,\"gate\":\"open\",\"warm\":\"none\",\"runtime\":\"none\"",
+  client_has("\"generation\":0,\"gate\":\"open\",\"held\":false,\"warm\":\"none\",\"runtime\":\"none\"",
              "session: a fresh guest");
   requests();
   sessions();

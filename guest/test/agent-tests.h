@@ -7,6 +7,7 @@ void agent_exec(void);
 void agent_python(void);
 void agent_node(void);
 void agent_recipe(void);
+void agent_hold(void);
 void agent_tcp(void);
 
 #endif

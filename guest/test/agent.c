@@ -10,6 +10,7 @@ int main(void) {
   agent_python();
   agent_node();
   agent_recipe();
+  agent_hold();
   agent_tcp();
   return tap_end();
 }

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cells.h"
 #include "channel.h"
 #include "files.h"
 #include "identity.h"
@@ -25,6 +26,7 @@
 
 static int fd = -1;
 static pid_t agent;
+static const char *cgroup;
 static char root[64];
 static uint8_t token[TOKEN_BYTES];
 static uint32_t next_stream;
@@ -38,6 +40,7 @@ static void run_agent(int channel, unsigned port) {
   identity_simulate();
   loop_init();
   reap_init();
+  if (cgroup) cells_init(cgroup);
   channel_start(channel, true);
   if (port) tcp_start(port);
   loop_run();
@@ -47,6 +50,8 @@ static void run_agent(int channel, unsigned port) {
 }
 
 const char *agent_root(void) { return root; }
+void agent_cgroup(const char *dir) { cgroup = dir; }
+struct outcome *client_last(void) { return &last; }
 
 void agent_start(unsigned tcp_port) {
   int pair[2];

@@ -22,6 +22,9 @@ void agent_start(unsigned tcp_port);
 /* Closes the channel; true when the agent ended well. */
 bool agent_stop(void);
 const char *agent_root(void);
+/* The cgroup v2 directory of the agents started from now on; NULL: none. */
+void agent_cgroup(const char *dir);
+struct outcome *client_last(void);
 /* A new session; the hello's reply in the outcome of client_last. */
 bool client_attach(void);
 /* Sends a request on a new stream and returns the stream. */
@@ -34,6 +37,10 @@ struct outcome *client_wait(uint32_t stream, bool credit);
 struct outcome *client_collect(unsigned ms);
 struct outcome *client_call(const char *json);
 struct outcome *client_eval(const char *code, unsigned timeout_ms);
+/* A fresh cgroup (cgroup.c); false where there is no cgroup v2 to write to. */
+bool cgroup_make(char out[256]);
+/* Kills what is left in it; false when it cannot be removed. */
+bool cgroup_remove(const char *path);
 /* The text of the last outcome holds `part`; prints it when not. */
 bool client_has(const char *part, const char *name);
 
