@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseSandboxId, type SnapshotTag, toForkdError } from "@forkd/api";
+import { noLimits } from "@forkd/host/fork/asked-limits.ts";
 import type { ForkService, SpawnedSandbox } from "@forkd/host/fork/service.ts";
 import { findProcess, memoryUse } from "@forkd/host/linux/proc.ts";
 import { type Spread, spread } from "./stats.ts";
@@ -50,7 +51,7 @@ export async function measureForks(order: ForkOrder): Promise<ForkRound> {
   const onChild = ({ info }: SpawnedSandbox): void => {
     asked.push(ask(service, info.id, { started, failures }));
   };
-  const request = { tag, count, memoryLimitMib: null, minIsolation: null, onChild };
+  const request = { tag, count, limits: noLimits, minIsolation: null, onChild };
   let children: SpawnedSandbox[];
   try {
     children = await service.spawn(request);

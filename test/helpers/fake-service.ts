@@ -31,6 +31,14 @@ const sandbox = (id: string, tag: string): SandboxInfo => ({
   isolation: "vm-emulated",
   hostname: id,
   spawn_ms: 1.5,
+  limits: {
+    memory_limit_mib: null,
+    cpu_limit: null,
+    pids_limit: 256,
+    io_read_bps: null,
+    io_write_bps: null,
+    not_in_force: [],
+  },
   identity: null,
 });
 
@@ -90,6 +98,13 @@ export class FakeService implements ForkService {
 
   listSandboxes(): SandboxInfo[] {
     return [...this.sandboxes.values()];
+  }
+
+  async limitSupport() {
+    return [
+      { limit: "memory_limit_mib" as const, controller: "memory", reason: null },
+      { limit: "io_write_bps" as const, controller: "io", reason: "no disk" },
+    ];
   }
 
   getSandbox(id: string): SandboxInfo {

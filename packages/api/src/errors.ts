@@ -37,6 +37,7 @@ export const errorTable = {
   snapshot_incomplete: spec(409, "remove it with forkd rmi TAG and bake it again"),
   snapshot_incompatible: spec(409, "bake the snapshot again on this host"),
   sandbox_ended: spec(409, "spawn a new one with: forkd spawn --tag TAG"),
+  limit_unavailable: spec(409, "leave require_limits out to run without; see docs/host-limits.md"),
   payload_too_large: spec(413, "send a smaller body; the bounds are in docs/limits.md"),
   unsupported_media_type: spec(415, "send Content-Type: application/json"),
   image_invalid: spec(422, "see the forms that forkd from-image --help lists"),
@@ -60,6 +61,7 @@ export const errorTable = {
   permission_denied: spec(503, "run as root, or choose a data directory that you own"),
   deadline_exceeded: spec(504, "retry with a longer timeout", 1),
   warmup_timeout: spec(504, "raise --warm-timeout-secs, or check the readiness probe"),
+  out_of_memory: spec(507, "raise memory_limit_mib, or free memory of the host"),
   disk_full: spec(507, "free space, or choose another data directory with FORKD_DATA_DIR", 30),
 } as const satisfies Record<string, ErrorSpec>;
 

@@ -6,5 +6,6 @@ export * from "./openapi.ts";
 export * from "./route-types.ts";
 export * from "./routes.ts";
 export * from "./sandbox.ts";
+export * from "./sandbox-limits.ts";
 export * from "./snapshot.ts";
 export * from "./system.ts";

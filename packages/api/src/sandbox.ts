@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { snapshotTagSchema } from "./ids.ts";
 import { limits } from "./limits.ts";
+import { limitFields, sandboxLimitsSchema } from "./sandbox-limits.ts";
 import { engineNameSchema, isolationTierSchema } from "./snapshot.ts";
 
 export const sandboxStateSchema = z.enum(["starting", "running", "ended"]);
@@ -38,6 +39,7 @@ export const sandboxInfoSchema = z.object({
   isolation: isolationTierSchema,
   hostname: z.string(),
   spawn_ms: z.number().nullable(),
+  limits: sandboxLimitsSchema,
   identity: attestationSchema.nullable(),
 });
 export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
@@ -47,7 +49,7 @@ export const createSandboxSchema = z.object({
   snapshot_tag: snapshotTagSchema,
   n: z.int().min(1).max(limits.spawnCountMax).default(1),
   per_child_netns: z.boolean().default(false),
-  memory_limit_mib: z.int().min(1).nullish(),
+  ...limitFields,
   prewarm: z.boolean().default(false),
   live_fork: z.boolean().default(false),
   hugepages: z.boolean().default(false),

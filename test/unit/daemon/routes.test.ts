@@ -4,6 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ForkdError, limits, type Route, routes } from "@forkd/api";
+import { noLimits } from "@forkd/host/fork/asked-limits.ts";
 import { problemOf, TestServer } from "../../helpers/test-server.ts";
 import { makeTmpDir } from "../../helpers/tmp.ts";
 
@@ -98,6 +99,8 @@ const spawnRefusals: readonly [string, unknown, string][] = [
   ["a count in words", { snapshot_tag: "base", n: "two" }, "bad_request"],
   ["half a child", { snapshot_tag: "base", n: 1.5 }, "bad_request"],
   ["no memory", { snapshot_tag: "base", memory_limit_mib: 0 }, "bad_request"],
+  ["less time than the kernel can give", { snapshot_tag: "base", cpu_limit: 0.001 }, "bad_request"],
+  ["too few threads for a VMM", { snapshot_tag: "base", pids_limit: 3 }, "bad_request"],
   ["a list as body", [], "bad_request"],
 ];
 
@@ -115,7 +118,7 @@ test("unknown fields are ignored and defaults filled in", async () => {
   const body = { snapshot_tag: "base", surprise: { deep: [1] } };
   await server.call("createSandboxes", { body });
   assert.deepEqual(server.service.spawnRequests, [
-    { tag: "base", count: 1, memoryLimitMib: null, minIsolation: null },
+    { tag: "base", count: 1, limits: noLimits, minIsolation: null },
   ]);
 });
 

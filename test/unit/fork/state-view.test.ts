@@ -3,6 +3,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { SandboxInfo, SnapshotInfo } from "@forkd/api";
+import { noLimits } from "@forkd/host/fork/asked-limits.ts";
 import { StateView } from "@forkd/host/fork/state-view.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import { FakeService } from "../../helpers/fake-service.ts";
@@ -21,7 +22,7 @@ test("the file shows the last of many changes, sorted, in few writes", async () 
   const [sample] = await service.spawn({
     tag: "base" as never,
     count: 1,
-    memoryLimitMib: null,
+    limits: noLimits,
     minIsolation: null,
   });
   const view = new StateView(

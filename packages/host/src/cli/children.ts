@@ -6,6 +6,7 @@ import type { Context } from "./context.ts";
 import { findDaemonWith, killTimeoutMs, spawnTimeoutMs } from "./daemon.ts";
 import { untilStopped } from "./interrupt.ts";
 import { withService } from "./local.ts";
+import type { LimitsBody } from "./spawn-options.ts";
 
 /** Requests to guests or to the daemon that are under way at one time. */
 const concurrencyMax = 32;
@@ -13,7 +14,7 @@ const concurrencyMax = 32;
 export interface ForkOrder {
   readonly tag: SnapshotTag;
   readonly count: number;
-  readonly memoryLimitMib: number | null;
+  readonly limits: LimitsBody;
 }
 
 /** One child of a fork, wherever it was made. */
@@ -64,7 +65,10 @@ export async function withChildren<T>(
 
 async function spawnHere(service: ForkService, order: ForkOrder): Promise<Brood> {
   const startedAt = performance.now();
-  const spawned = await service.spawn({ ...order, minIsolation: null });
+  const { askedLimits } = await import("../fork/asked-limits.ts");
+  const { tag, count } = order;
+  const limits = askedLimits(order.limits);
+  const spawned = await service.spawn({ tag, count, limits, minIsolation: null });
   const children = spawned.map(({ info, timings }) => ({
     id: parseSandboxId(info.id),
     info,
@@ -83,7 +87,7 @@ async function spawnHere(service: ForkService, order: ForkOrder): Promise<Brood>
 async function spawnThere(context: Context, client: Client, order: ForkOrder): Promise<Child[]> {
   context.signal.throwIfAborted();
   const infos = await client.createSandboxes({
-    body: { snapshot_tag: order.tag, n: order.count, memory_limit_mib: order.memoryLimitMib },
+    body: { snapshot_tag: order.tag, n: order.count, ...order.limits },
     timeoutMs: spawnTimeoutMs,
   });
   return infos.map((info) => ({ id: parseSandboxId(info.id), info, timings: null }));

@@ -45,6 +45,16 @@ export class Flags {
     const value = this.text(name);
     return value === undefined ? undefined : parseInteger(value, flagOf(name), range);
   }
+
+  /** A number with up to six decimal places. */
+  optionalNumber(name: string, { min, max }: IntegerRange): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = /^\d{1,9}(\.\d{1,6})?$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min && value <= max) return value;
+    const shown = JSON.stringify(text.slice(0, 40));
+    throw usage(`${flagOf(name)} must be a number from ${min} to ${max}, not ${shown}`);
+  }
 }
 
 /** `memSizeMib` is `--mem-size-mib`, `n` is `-n`. */

@@ -7,6 +7,11 @@ export function addSpawnOptions(command: Command): Command {
   return command
     .requiredOption("--tag <tag>", "the snapshot to fork")
     .option("--memory-limit-mib <mib>", "end a child that uses more of the host's memory")
+    .option("--cpus <number>", "give each child at most this much of the host's processors")
+    .option("--pids-limit <count>", "bound the host's threads of each child's VMM")
+    .option("--io-read-bps <bytes>", "bound what each child reads from the disk in a second")
+    .option("--io-write-bps <bytes>", "bound what each child writes to the disk in a second")
+    .option("--require-limits", "fail when one of these cannot be enforced on the host")
     .addOption(new Option("--per-child-netns", "a network namespace for each").hideHelp())
     .addOption(new Option("--live-fork", "fork a parent that runs").hideHelp())
     .addOption(new Option("--hugepages", "back the guests with huge pages").hideHelp());
@@ -16,11 +21,23 @@ export function parseCount(flags: Flags): number {
   return flags.integer("n", { min: 1, max: limits.spawnCountMax, code: "invalid_count" });
 }
 
-const memoryLimitMaxMib = 1024 * 1024;
-
-export function parseMemoryLimit(flags: Flags): number | null {
-  return flags.optionalInteger("memoryLimitMib", { min: 1, max: memoryLimitMaxMib }) ?? null;
+/** The limits as the API names them. */
+export function parseLimits(flags: Flags) {
+  const bps = { min: limits.ioMinBps, max: Number.MAX_SAFE_INTEGER };
+  const pids = { min: limits.pidsLimitMin, max: limits.pidsLimitMax };
+  const memory = { min: 1, max: limits.memoryLimitMaxMib };
+  const cpus = { min: limits.cpuLimitMin, max: limits.cpuLimitMax };
+  return {
+    memory_limit_mib: flags.optionalInteger("memoryLimitMib", memory) ?? null,
+    cpu_limit: flags.optionalNumber("cpus", cpus) ?? null,
+    pids_limit: flags.optionalInteger("pidsLimit", pids) ?? null,
+    io_read_bps: flags.optionalInteger("ioReadBps", bps) ?? null,
+    io_write_bps: flags.optionalInteger("ioWriteBps", bps) ?? null,
+    require_limits: flags.on("requireLimits"),
+  };
 }
+
+export type LimitsBody = ReturnType<typeof parseLimits>;
 
 const notYet = [
   {

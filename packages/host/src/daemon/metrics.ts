@@ -1,5 +1,6 @@
 import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import type { FastifyInstance } from "fastify";
+import type { LimitSupport } from "../fork/limits.ts";
 import type { ForkService } from "../fork/service.ts";
 
 export interface MetricsOptions {
@@ -55,6 +56,7 @@ export class Metrics {
       ...this.#upstreamMetrics(snapshots.length, service.listSandboxes().length),
       this.#answerCounts(),
       this.#loopLag(),
+      limitsEnforced(await service.limitSupport()),
       gauge(
         "process_resident_memory_bytes",
         "Memory of the daemon itself.",
@@ -104,6 +106,18 @@ export class Metrics {
       samples,
     };
   }
+}
+
+function limitsEnforced(support: readonly LimitSupport[]): Metric {
+  return {
+    name: "forkd_limits_enforced",
+    type: "gauge",
+    help: "Whether this host enforces a limit of a sandbox: 1, or 0.",
+    samples: support.map(({ controller, limit, reason }) => ({
+      labels: { controller, limit },
+      value: reason === null ? 1 : 0,
+    })),
+  };
 }
 
 function gauge(name: string, help: string, value: number): Metric {

@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { type Attestation, ForkdError, type SandboxId, type SandboxInfo } from "@forkd/api";
+import { type Attestation, ForkdError, type SandboxId, type SandboxInfo, type SandboxLimits } from "@forkd/api";
 import { identify } from "../agent/guest.ts";
 import type { AgentSession } from "../agent/session.ts";
 import type { RestoredVm, Vm, VmEnd } from "../engine/engine.ts";
 import type { Snapshot } from "../store/snapshots.ts";
+import type { AskedLimits } from "./asked-limits.ts";
 import type { ForkDeps } from "./deps.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import { writeRecord } from "./record.ts";
@@ -30,6 +31,7 @@ export interface ChildPlan {
   readonly deps: ForkDeps;
   readonly snapshot: Snapshot;
   readonly id: SandboxId;
+  readonly limits: AskedLimits;
   /** When the spawn began, as performance.now(); what timings count from. */
   readonly started: number;
 }
@@ -40,6 +42,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
   const workDir = await createWorkDir(deps.paths, id, deps.owner);
   try {
     const began = performance.now();
+    const group = await deps.limits.make(id, plan.limits);
     const vm = await deps.engine.restore({
       workDir,
       machine: machineOf(snapshot),
@@ -47,7 +50,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
       memory: { base: snapshot.memoryFile, overlay: null },
       vmstateFile: snapshot.vmstateFile,
       dieWithParent: !deps.sandboxesOutlive,
-      cgroups: [],
+      cgroups: group.procsFiles,
     });
     const offset = began - plan.started;
     try {
@@ -57,7 +60,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
         restoredMs: offset + vm.timings.restoredMs,
         identityMs: performance.now() - plan.started,
       };
-      const info = describe(plan, { vm, identity, timings });
+      const info = describe(plan, { vm, identity, timings, limits: group.limits });
       if (deps.sandboxesOutlive) {
         const attachTokens = [session.nextToken.toString("hex")];
         await writeRecord(workDir, { info, process: vm.process, attachTokens });
@@ -68,6 +71,7 @@ export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
       throw error;
     }
   } catch (error) {
+    await deps.limits.release(id);
     await removeWorkDir(workDir, deps.owner);
     throw error;
   }
@@ -133,6 +137,7 @@ function describe(
     readonly vm: RestoredVm;
     readonly identity: Attestation;
     readonly timings: ChildTimings;
+    readonly limits: SandboxLimits;
   },
 ): SandboxInfo {
   return {
@@ -142,8 +147,7 @@ function describe(
     guest_addr: "10.42.0.2:8888",
     created_at_unix: Math.floor(Date.now() / 1000),
     pid: child.vm.process.pid,
-    // No limit is in force before cgroups are managed, so none is reported.
-    memory_limit_mib: null,
+    memory_limit_mib: child.limits.memory_limit_mib,
     has_branched: false,
     last_branch_memory_path: null,
     branch_count: 0,
@@ -152,6 +156,7 @@ function describe(
     isolation: snapshot.manifest.engine.isolation,
     hostname: child.identity.hostname,
     spawn_ms: Math.round(child.timings.identityMs * 10) / 10,
+    limits: child.limits,
     identity: child.identity,
   };
 }

@@ -3,12 +3,14 @@ import type { Engine } from "../engine/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
+import type { LimitKeeper } from "./limits.ts";
 
 /** What every part of the domain works with; built once by openForkService. */
 export interface ForkDeps {
   readonly paths: DataPaths;
   readonly engine: Engine;
   readonly store: SnapshotStore;
+  readonly limits: LimitKeeper;
   readonly log: Logger;
   /** Whether sandboxes outlive their owner, and are adopted by the next one. */
   readonly sandboxesOutlive: boolean;

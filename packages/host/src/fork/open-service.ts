@@ -10,6 +10,7 @@ import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
+import { LimitKeeper } from "./limits.ts";
 import { readRecord } from "./record.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
@@ -35,6 +36,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     paths: options.paths,
     engine: new QemuEngine(options.paths.cacheDir),
     store,
+    limits: new LimitKeeper(options.paths),
     log: options.log,
     owner,
     sandboxesOutlive: options.owner === "daemon",
@@ -58,6 +60,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     deleteSnapshot: (tag) => store.remove(tag).finally(changed),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
+    limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),
     kill: (id) => sandboxes.kill(id),
     branch: async () => {
@@ -70,6 +73,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       if (what === "detach") await sandboxes.detachAll();
       else await sandboxes.killAll();
       await bakes.abortAll();
+      await deps.limits.close();
       await view?.settled();
       await lock?.release();
     },

@@ -157,7 +157,9 @@ export class Sandboxes {
     return this.#restores.run(async () => {
       this.#requireOpen();
       signal.throwIfAborted();
-      const child = await forkChild({ deps: this.#deps, snapshot, id: newSandboxId(), started });
+      const { limits: asked } = request;
+      const plan = { deps: this.#deps, snapshot, id: newSandboxId(), limits: asked, started };
+      const child = await forkChild(plan);
       this.#keep(child);
       if (this.#closed) await this.#end(child);
       this.#requireOpen();
@@ -209,6 +211,7 @@ export class Sandboxes {
     this.#live.delete(child.id);
     this.#changed();
     child.session.close();
+    await this.#deps.limits.release(child.id);
     await removeWorkDir(child.workDir, this.#deps.owner);
   }
 

@@ -11,13 +11,15 @@ import type {
   SnapshotInfo,
   SnapshotTag,
 } from "@forkd/api";
+import type { AskedLimits } from "./asked-limits.ts";
+import type { LimitSupport } from "./limits.ts";
 
 /** A fork of `count` children of one snapshot. */
 export interface SpawnRequest {
   readonly tag: SnapshotTag;
   /** 1 to limits.spawnCountMax, already checked. */
   readonly count: number;
-  readonly memoryLimitMib: number | null;
+  readonly limits: AskedLimits;
   readonly minIsolation: IsolationTier | null;
   /**
    * Called with each child as soon as it can be used, before the others are there. If one of those
@@ -101,6 +103,8 @@ export interface ForkService {
   /** All or nothing: when one child fails, none is left. */
   spawn(request: SpawnRequest): Promise<SpawnedSandbox[]>;
   listSandboxes(): SandboxInfo[];
+  /** What this host can enforce, by trying once. */
+  limitSupport(): Promise<readonly LimitSupport[]>;
   getSandbox(id: SandboxId): SandboxInfo;
   /** Ends the VM and everything that it held; returns when it is gone. */
   kill(id: SandboxId): Promise<void>;

@@ -9,7 +9,7 @@ import type { Output } from "../output.ts";
 import {
   addSpawnOptions,
   parseCount,
-  parseMemoryLimit,
+  parseLimits,
   refuseUnsupported,
 } from "../spawn-options.ts";
 import { defineVerb } from "../verb.ts";
@@ -116,16 +116,16 @@ export const forkVerb = defineVerb<ForkOptions>({
     return {
       tag: parseTag(flags),
       count: parseCount(flags),
-      memoryLimitMib: parseMemoryLimit(flags),
+      limits: parseLimits(flags),
       settleSecs: flags.integer("settleSecs", { min: 0, max: settleMaxSecs }),
       ignored: noteIgnored(flags, ["keepWorkdir"]),
     };
   },
   run: (context, options) => {
     for (const note of options.ignored) context.output.warn(note);
-    const { tag, count, memoryLimitMib } = options;
+    const { tag, count, limits: asked } = options;
     context.output.progress(`forking ${count} of ${tag}`);
-    const order = { tag, count, memoryLimitMib };
+    const order = { tag, count, limits: asked };
     return withChildren(context, order, (brood) => live(context, options, brood));
   },
 });

@@ -80,7 +80,8 @@ async function fork(
   const onChild = (child: SpawnedSandbox): void => {
     asked.push(verify(service, child, { index: asked.length, startedAt }));
   };
-  await service.spawn({ tag, count, memoryLimitMib: null, minIsolation: null, onChild });
+  const { noLimits } = await import("../../fork/asked-limits.ts");
+  await service.spawn({ tag, count, limits: noLimits, minIsolation: null, onChild });
   return Promise.all(asked);
 }
 

@@ -61,7 +61,8 @@ async function execOnce(
   order: { readonly tag: SnapshotTag; readonly options: RunOptions },
 ): Promise<number> {
   const { args, timeoutSecs } = order.options;
-  const request = { tag: order.tag, count: 1, memoryLimitMib: null, minIsolation: null };
+  const { noLimits } = await import("../../fork/asked-limits.ts");
+  const request = { tag: order.tag, count: 1, limits: noLimits, minIsolation: null };
   const [child] = await service.spawn(request);
   if (child === undefined) throw new ForkdError("internal", "a fork of 1 made no child");
   const id = parseSandboxId(child.info.id);

@@ -4,7 +4,7 @@ import { parseTag } from "../bake.ts";
 import { openClient, spawnTimeoutMs } from "../daemon.ts";
 import { exitCodes } from "../exit.ts";
 import { usage } from "../flags.ts";
-import { addSpawnOptions, parseCount, parseMemoryLimit } from "../spawn-options.ts";
+import { addSpawnOptions, parseCount, parseLimits } from "../spawn-options.ts";
 import { defineVerb } from "../verb.ts";
 
 const none = "—";
@@ -25,7 +25,7 @@ export const spawnVerb = defineVerb({
       snapshot_tag: parseTag(flags),
       n: parseCount(flags),
       per_child_netns: flags.on("perChildNetns"),
-      memory_limit_mib: parseMemoryLimit(flags),
+      ...parseLimits(flags),
       prewarm: flags.on("prewarm"),
       live_fork: flags.on("liveFork"),
       hugepages: flags.on("hugepages"),

@@ -1,4 +1,5 @@
 import { limits } from "@forkd/api";
+import { askedLimits } from "../../fork/asked-limits.ts";
 import type { ForkService } from "../../fork/service.ts";
 import { requestGate } from "../gate.ts";
 import type { RouteHandlers } from "../register.ts";
@@ -20,7 +21,7 @@ export function sandboxRoutes(service: ForkService): SandboxRoutes {
           service.spawn({
             tag: body.snapshot_tag,
             count: body.n,
-            memoryLimitMib: body.memory_limit_mib ?? null,
+            limits: askedLimits(body),
             minIsolation: body.min_isolation ?? null,
           }),
         ),

@@ -61,6 +61,14 @@ const trialLimits: GroupLimits = {
 const alwaysJoined: readonly Controller[] = ["memory", "pids"];
 const trialPattern = /^trial-(\d+)-/;
 
+/** Makes the groups above ours. What cannot be had is a reason of `make`, never thrown. */
+export async function openCgroupTree(options: TreeOptions): Promise<CgroupTree> {
+  const device = await blockDeviceOf(options.ioPath).catch((error: unknown) => ({
+    reason: wordsOf(error),
+  }));
+  return new CgroupTree(options, device, await findBases(options));
+}
+
 /** The control groups below one name, in whatever hierarchies this host has. */
 export class CgroupTree {
   readonly #options: TreeOptions;
@@ -68,18 +76,10 @@ export class CgroupTree {
   #bases: Bases;
   #trial: Promise<ReadonlyMap<LimitName, string>> | undefined;
 
-  private constructor(options: TreeOptions, device: string | Refusal, bases: Bases) {
+  constructor(options: TreeOptions, device: string | Refusal, bases: Bases) {
     this.#options = options;
     this.#device = device;
     this.#bases = bases;
-  }
-
-  /** Makes the groups above ours. What cannot be had is a reason of {@link make}, never thrown. */
-  static async open(options: TreeOptions): Promise<CgroupTree> {
-    const device = await blockDeviceOf(options.ioPath).catch((error: unknown) => ({
-      reason: wordsOf(error),
-    }));
-    return new CgroupTree(options, device, await findBases(options));
   }
 
   /** Why limits cannot be enforced on this host, found out by one trial; those that can are not in. */
