@@ -1,5 +1,11 @@
 import { randomBytes } from "node:crypto";
-import { type Attestation, ForkdError, type SandboxId, type SandboxInfo, type SandboxLimits } from "@forkd/api";
+import {
+  type Attestation,
+  ForkdError,
+  type SandboxId,
+  type SandboxInfo,
+  type SandboxLimits,
+} from "@forkd/api";
 import { identify } from "../agent/guest.ts";
 import type { AgentSession } from "../agent/session.ts";
 import type { RestoredVm, Vm, VmEnd } from "../engine/engine.ts";

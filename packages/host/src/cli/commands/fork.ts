@@ -6,12 +6,7 @@ import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { formatMs, summarize } from "../format.ts";
 import type { Output } from "../output.ts";
-import {
-  addSpawnOptions,
-  parseCount,
-  parseLimits,
-  refuseUnsupported,
-} from "../spawn-options.ts";
+import { addSpawnOptions, parseCount, parseLimits, refuseUnsupported } from "../spawn-options.ts";
 import { defineVerb } from "../verb.ts";
 
 interface ForkOptions extends ForkOrder {
