@@ -1,5 +1,6 @@
 import type { ErrorCode } from "@forkd/api";
 import { ForkdError, isErrorCode, limits, problemSchema } from "@forkd/api";
+import { ControllerError } from "./errors.ts";
 
 /** Two streams of the largest exec output, each byte escaped in JSON at its worst (`\u0000`). */
 const answerBytesMax = 2 * 6 * limits.execOutputBytesMax + 1024 * 1024;
@@ -27,17 +28,43 @@ const statusCodes: Readonly<Record<number, ErrorCode>> = {
   429: "too_many_requests",
 };
 
+/** A daemon's answer that has arrived as a whole. */
+export interface Answer {
+  readonly ok: boolean;
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+}
+
 /** The daemon's own failure; for an answer in another shape (a proxy's), the nearest code. */
-export function problemError({ status, headers }: Response, text: string): ForkdError {
-  const problem = problemSchema.safeParse(tryJson(text));
+export function problemError({ status, headers, text }: Answer, url: string): ControllerError {
+  const json = tryJson(text);
+  const problem = problemSchema.safeParse(json);
+  const answer = { status, url, body: json ?? text, ...retryAfter(headers) };
   if (problem.success && isErrorCode(problem.data.code)) {
     const { code, error, hint } = problem.data;
-    return new ForkdError(code, error, { hint, ...retryAfter(headers) });
+    return new ControllerError(code, error, { ...answer, hint });
   }
   const words = text.trim().slice(0, 200);
-  return new ForkdError(statusCodes[status] ?? "internal", `HTTP ${status}: ${words}`, {
+  return new ControllerError(statusCodes[status] ?? "internal", `HTTP ${status}: ${words}`, {
+    ...answer,
     hint: "check that FORKD_URL is the address of a forkd daemon",
   });
+}
+
+/** What a failed connection is to the caller. */
+export function unreachable(baseUrl: string, cause: unknown): ForkdError {
+  const reason = `no daemon answers at ${baseUrl}: ${describe(cause)}`;
+  return new ForkdError("daemon_unreachable", reason, { cause });
+}
+
+/** fetch hides the reason (ECONNREFUSED and the like) in its error's cause. */
+function describe(thrown: unknown): string {
+  if (!(thrown instanceof Error)) return String(thrown);
+  const { cause } = thrown;
+  if (!(cause instanceof Error)) return thrown.message;
+  const code = "code" in cause && typeof cause.code === "string" ? cause.code : "";
+  return cause.message === "" ? code : cause.message;
 }
 
 /** Only the form in seconds, which is what a daemon sends. */

@@ -1,17 +1,13 @@
 import type { Route, RouteName, RouteParams, RouteRequest, RouteResult } from "@forkd/api";
 import { ForkdError, routePath, routes } from "@forkd/api";
-import { problemError, readText } from "./answer.ts";
-import { Deadline } from "./deadline.ts";
+import { type Answer, problemError, readText, unreachable } from "./answer.ts";
+import { type CallControl, callTimeoutMs, Deadline } from "./deadline.ts";
+import { withRetries } from "./retry.ts";
 import type { ClientOptions, ClientSettings } from "./settings.ts";
 import { resolveSettings } from "./settings.ts";
 
+export type { CallControl } from "./deadline.ts";
 export type { ClientOptions } from "./settings.ts";
-
-interface CallControl {
-  readonly signal?: AbortSignal;
-  /** Milliseconds until deadline_exceeded. */
-  readonly timeoutMs?: number;
-}
 
 type ParamsOption<N extends RouteName> = keyof RouteParams<N> extends never
   ? { readonly params?: never }
@@ -58,9 +54,10 @@ class Caller {
   }
 
   /**
-   * Sends one request and checks its answer against the route table. Nothing is ever sent twice.
-   * Throws the daemon's own ForkdError, daemon_unreachable when nobody answers, deadline_exceeded
-   * after the deadline, and the signal's reason when the caller aborts.
+   * Sends one request and checks its answer against the route table. Only what may be sent twice
+   * (GET and DELETE) is sent again, after a failure that may pass. Throws ControllerError for what
+   * the daemon refuses, daemon_unreachable when nobody answers, deadline_exceeded after the
+   * deadline, and the signal's reason when the caller aborts.
    */
   async call<N extends RouteName>(name: N, ...args: CallArguments<N>): Promise<RouteResult<N>> {
     const call: LooseCall = args[0] ?? {};
@@ -70,17 +67,36 @@ class Caller {
   }
 
   async #send(name: RouteName, call: LooseCall): Promise<unknown> {
+    const { timeoutMs, retriesMax } = this.#settings;
     const route: Route = routes[name];
-    const deadline = new Deadline(name, call, this.#settings.timeoutMs);
-    const url = `${this.#settings.baseUrl}${routePath(route, call.params ?? {})}`;
-    const request: RequestInit = { ...this.#request(route, call.body), signal: deadline.signal };
+    const path = routePath(route, call.params ?? {});
+    const deadline = new Deadline(name, callTimeoutMs(name, call, timeoutMs), call.signal);
+    const plan = { route, deadline, retriesMax: call.retriesMax ?? retriesMax };
+    const request = { ...this.#request(route, call.body), signal: deadline.signal };
+    try {
+      return await withRetries(plan, () => this.#attempt(route, path, request));
+    } catch (thrown) {
+      const ending = thrown instanceof ForkdError ? undefined : deadline.ending(thrown);
+      throw ending === undefined ? thrown : ending.reason;
+    }
+  }
+
+  async #attempt(route: Route, path: string, request: RequestInit): Promise<unknown> {
+    const url = `${this.#settings.baseUrl}${path}`;
+    const answer = await this.#fetch(url, request);
+    if (!answer.ok) throw problemError(answer, url);
+    return parseAnswer(route, answer.text);
+  }
+
+  /** Throws daemon_unreachable when the connection fails before the answer is complete. */
+  async #fetch(url: string, request: RequestInit): Promise<Answer> {
     try {
       const response = await this.#settings.fetch(url, request);
-      const text = await readText(response);
-      if (!response.ok) throw problemError(response, text);
-      return parseAnswer(route, text);
-    } catch (error) {
-      throw deadline.explain(error, this.#settings.baseUrl);
+      const { ok, status, headers } = response;
+      return { ok, status, headers, text: await readText(response) };
+    } catch (thrown) {
+      if (thrown instanceof ForkdError || request.signal?.aborted === true) throw thrown;
+      throw unreachable(this.#settings.baseUrl, thrown);
     }
   }
 

@@ -3,45 +3,37 @@ import { ForkdError } from "@forkd/api";
 
 /** What upstream's clients wait by default. */
 const timeoutDefaultMs = 60_000;
-/** Booting a parent, or forking hundreds of children under emulation. */
-const timeoutSlowMs = 300_000;
-const slowRoutes: ReadonlySet<RouteName> = new Set(["createSnapshot", "createSandboxes"]);
+/** Booting a parent, forking hundreds of children under emulation, writing a guest's memory. */
+export const timeoutSlowMs = 300_000;
+const slowRoutes: ReadonlySet<RouteName> = new Set([
+  "createSnapshot",
+  "createSandboxes",
+  "branchSandbox",
+]);
 /** What the daemon may need on top of the time that the request itself grants to the guest. */
 const timeoutSlackMs = 10_000;
 
-interface DeadlineRequest {
-  readonly body?: unknown;
-  readonly signal?: AbortSignal;
-  readonly timeoutMs?: number;
+/** What any call of this package takes. */
+export interface CallControl {
+  /** Ends the call with the signal's reason. The daemon may have done the work all the same. */
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds until deadline_exceeded, repetitions and the waits before them included. */
+  readonly timeoutMs?: number | undefined;
+  /** How often a call that may be repeated is sent again; 0 is never. */
+  readonly retriesMax?: number | undefined;
 }
 
-/** One call's end: its own time limit, or the caller's abort. */
-export class Deadline {
-  readonly signal: AbortSignal;
-  readonly #expired: AbortSignal;
-  readonly #aborted: AbortSignal | undefined;
-  readonly #what: string;
+interface TimedCall extends CallControl {
+  readonly body?: unknown;
+}
 
-  constructor(name: RouteName, request: DeadlineRequest, clientTimeoutMs: number | null) {
-    const timeoutMs =
-      request.timeoutMs ?? grantedMs(request.body) ?? clientTimeoutMs ?? usualMs(name);
-    this.#what = `${name} took longer than ${timeoutMs} ms`;
-    this.#expired = AbortSignal.timeout(timeoutMs);
-    this.#aborted = request.signal;
-    const signals = request.signal === undefined ? [] : [request.signal];
-    this.signal = AbortSignal.any([this.#expired, ...signals]);
-  }
-
-  /** Turns what a failed call threw into what its caller should see. */
-  explain(thrown: unknown, baseUrl: string): unknown {
-    if (thrown instanceof ForkdError) return thrown;
-    if (this.#aborted?.aborted === true) return this.#aborted.reason;
-    if (this.#expired.aborted) {
-      return new ForkdError("deadline_exceeded", this.#what, { cause: thrown });
-    }
-    const reason = `no daemon answers at ${baseUrl}: ${describe(thrown)}`;
-    return new ForkdError("daemon_unreachable", reason, { cause: thrown });
-  }
+/** A call's own limit, else what its body grants to the guest, else the client's, else usual. */
+export function callTimeoutMs(
+  name: RouteName,
+  call: TimedCall,
+  clientTimeoutMs: number | null,
+): number {
+  return call.timeoutMs ?? grantedMs(call.body) ?? clientTimeoutMs ?? usualMs(name);
 }
 
 function usualMs(name: RouteName): number {
@@ -55,11 +47,48 @@ function grantedMs(body: unknown): number | undefined {
   return typeof secs === "number" && secs > 0 ? secs * 1000 + timeoutSlackMs : undefined;
 }
 
-/** fetch hides the reason (ECONNREFUSED and the like) in its error's cause. */
-function describe(thrown: unknown): string {
-  if (!(thrown instanceof Error)) return String(thrown);
-  const { cause } = thrown;
-  if (!(cause instanceof Error)) return thrown.message;
-  const code = "code" in cause && typeof cause.code === "string" ? cause.code : "";
-  return cause.message === "" ? code : cause.message;
+/** One piece of work's end: its time limit, or the caller's abort. */
+export class Deadline {
+  readonly signal: AbortSignal;
+  readonly #expired: AbortSignal;
+  readonly #aborted: AbortSignal | undefined;
+  readonly #endsAt: number;
+  readonly #late: string;
+
+  /** `what` begins the message of deadline_exceeded: "listSandboxes". */
+  constructor(what: string, timeoutMs: number, aborted: AbortSignal | undefined) {
+    this.#late = `${what} took longer than ${timeoutMs} ms`;
+    this.#endsAt = performance.now() + timeoutMs;
+    this.#expired = AbortSignal.timeout(timeoutMs);
+    this.#aborted = aborted;
+    this.signal = AbortSignal.any([this.#expired, ...(aborted === undefined ? [] : [aborted])]);
+  }
+
+  get leftMs(): number {
+    return Math.max(0, this.#endsAt - performance.now());
+  }
+
+  /** Waits; rejects as soon as the deadline passes or the caller aborts. */
+  async sleep(ms: number): Promise<void> {
+    const { signal } = this;
+    await new Promise<void>((resolve, reject) => {
+      const stop = (): void => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      };
+      const timer = setTimeout(() => {
+        signal.removeEventListener("abort", stop);
+        resolve();
+      }, ms);
+      if (signal.aborted) stop();
+      else signal.addEventListener("abort", stop, { once: true });
+    });
+  }
+
+  /** What the caller should see instead of `thrown`; undefined when the deadline had no part. */
+  ending(thrown: unknown): { readonly reason: unknown } | undefined {
+    if (this.#aborted?.aborted === true) return { reason: this.#aborted.reason };
+    if (!this.#expired.aborted) return undefined;
+    return { reason: new ForkdError("deadline_exceeded", this.#late, { cause: thrown }) };
+  }
 }

@@ -1,4 +1,24 @@
-export type { ErrorCode, Problem } from "@forkd/api";
+export type {
+  BranchMode,
+  ErrorCode,
+  EvalResult,
+  ExecResult,
+  Pong as PingResult,
+  Problem,
+  SandboxInfo,
+  SnapshotInfo,
+} from "@forkd/api";
 export { ForkdError } from "@forkd/api";
-export type { CallOptions, ClientOptions, RouteMethods } from "./client.ts";
+export type { BranchOptions } from "./branch.ts";
+export type { CallControl, CallOptions, ClientOptions, RouteMethods } from "./client.ts";
 export { Client } from "./client.ts";
+export type {
+  ConnectOptions,
+  ControllerOptions,
+  EvalOptions,
+  ExecOptions,
+} from "./controller.ts";
+export { Controller } from "./controller.ts";
+export { ControllerError, GuestEvalError } from "./errors.ts";
+export { Sandbox, Sandboxes, Snapshot } from "./handles.ts";
+export type { ForkOptions, SpawnOptions } from "./spawn.ts";

@@ -1,14 +1,17 @@
 import { ForkdError } from "@forkd/api";
+import { retriesMaxDefault } from "./retry.ts";
 
 export interface ClientOptions {
   /** Where the daemon answers. Default: FORKD_URL, else http://127.0.0.1:8889. */
-  readonly url?: string;
+  readonly url?: string | undefined;
   /** Default: FORKD_TOKEN; without one no Authorization header is sent. */
-  readonly token?: string;
-  /** Deadline of calls that name none, milliseconds. */
-  readonly timeoutMs?: number;
+  readonly token?: string | undefined;
+  /** Deadline of calls that name none, milliseconds. Default: what the route usually needs. */
+  readonly timeoutMs?: number | undefined;
+  /** How often a call that may be repeated is sent again. Default: 2. */
+  readonly retriesMax?: number | undefined;
   /** Stands in for the platform's fetch, for tests and for other transports. */
-  readonly fetch?: typeof fetch;
+  readonly fetch?: typeof fetch | undefined;
 }
 
 export interface ClientSettings {
@@ -16,6 +19,7 @@ export interface ClientSettings {
   readonly baseUrl: string;
   readonly token: string | null;
   readonly timeoutMs: number | null;
+  readonly retriesMax: number;
   readonly fetch: typeof fetch;
 }
 
@@ -28,12 +32,14 @@ export function resolveSettings(options: ClientOptions): ClientSettings {
     baseUrl: parseBaseUrl(options.url ?? environment("FORKD_URL") ?? urlDefault),
     token: token === "" ? null : token,
     timeoutMs: options.timeoutMs ?? null,
+    retriesMax: options.retriesMax ?? retriesMaxDefault,
     fetch: options.fetch ?? globalThis.fetch,
   };
 }
 
 function parseBaseUrl(text: string): string {
-  const url = URL.parse(text);
+  // Node 20 has no URL.parse.
+  const url = URL.canParse(text) ? new URL(text) : null;
   if (url !== null && (url.protocol === "http:" || url.protocol === "https:")) {
     return url.href.replace(/\/+$/, "");
   }

@@ -1,25 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ForkdError, type RouteName, routes } from "@forkd/api";
-import { Client } from "@forkd/sdk";
+import { Client, ControllerError } from "@forkd/sdk";
+import { fakeClient, json } from "../../helpers/fake-fetch.ts";
 
-interface Sent {
-  readonly url: string;
-  readonly init: RequestInit;
-}
-
-/** A client whose fetch gives one answer and keeps what it was asked. */
-function clientOf(answer: () => Response | Promise<Response>): { client: Client; sent: Sent[] } {
-  const sent: Sent[] = [];
-  const fetch = async (url: unknown, init: RequestInit = {}): Promise<Response> => {
-    sent.push({ url: String(url), init });
-    return await answer();
-  };
-  const client = new Client({ url: "http://daemon:1/", token: "t", fetch });
-  return { client, sent };
-}
-
-const json = (status: number, body: unknown): Response => Response.json(body, { status });
+const clientOf = (answer: () => Response | Promise<Response>) => fakeClient([answer]);
 
 test("there is a method for every route", () => {
   const { client } = clientOf(() => json(200, {}));
@@ -57,12 +42,15 @@ test("an empty answer is undefined", async () => {
   assert.equal(await client.deleteSandbox({ params: { id: "x" } }), undefined);
 });
 
-test("the daemon's failures come through with code and hint, and nothing is sent twice", async () => {
+test("the daemon's failures come through with code and hint, and a POST is sent once", async () => {
   const problem = { error: "sandbox 'x' not found", code: "sandbox_not_found", hint: "look" };
   const { client, sent } = clientOf(() => json(404, problem));
   await assert.rejects(client.getSandbox({ params: { id: "x" } }), (error: unknown) => {
     assert.ok(error instanceof ForkdError);
     assert.deepEqual(error.toProblem(), problem);
+    assert.ok(error instanceof ControllerError);
+    const { status, body, url } = error;
+    assert.deepEqual({ status, body, url }, { status: 404, body: problem, url: sent[0]?.url });
     return true;
   });
   const { client: busy, sent: posts } = clientOf(() => json(503, { ...problem, code: "busy" }));

@@ -33,6 +33,8 @@ export async function findDaemon(context: Context): Promise<RunningDaemon | unde
     const snapshots = await client.listSnapshots({
       timeoutMs: settings.daemonUrlGiven ? listTimeoutMs : lookTimeoutMs,
       signal: context.signal,
+      // Whether one answers is the question.
+      retriesMax: 0,
     });
     return { client, snapshots };
   } catch (error) {
