@@ -74,20 +74,6 @@ export const limits = {
   pidsLimitDefault: 256,
   /** Smallest `io_read_bps` and `io_write_bps`. */
   ioMinBps: 64 * 1024,
-  /** Largest `memory_limit_mib`. */
-  memoryLimitMaxMib: 1024 * 1024,
-  /** Smallest `cpu_limit`: the kernel's least quota, a hundredth of a processor. */
-  cpuLimitMin: 0.01,
-  /** Largest `cpu_limit`. */
-  cpuLimitMax: 1024,
-  /** Smallest `pids_limit`: a VMM has a thread for each processor and up to 64 for its disks. */
-  pidsLimitMin: 96,
-  /** Largest `pids_limit`. */
-  pidsLimitMax: 32_768,
-  /** Threads of the host that a sandbox's VMM may have when the request names no number. */
-  pidsLimitDefault: 256,
-  /** Smallest `io_read_bps` and `io_write_bps`. */
-  ioMinBps: 64 * 1024,
   /** Shortest bearer token that the daemon accepts as its own. */
   tokenBytesMin: 16,
   /** Longest bearer token. */
