@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { noLimits } from "@forkd/host/fork/asked-limits.ts";
 import { Controller, ControllerError, GuestEvalError, Sandbox, Snapshot } from "@forkd/sdk";
 import {
   busy,
@@ -15,7 +16,7 @@ const service = new FakeService();
 const [spawned] = await service.spawn({
   tag: "base",
   count: 1,
-  memoryLimitMib: null,
+  limits: noLimits,
   minIsolation: null,
 } as Parameters<FakeService["spawn"]>[0]);
 const info = spawned?.info ?? assert.fail();
