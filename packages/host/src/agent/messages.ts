@@ -10,6 +10,8 @@ export const helloReplySchema = z.object({
   boot_id: z.string().max(64),
   generation: z.int().min(0),
   gate: z.enum(["open", "closed"]),
+  /** Whether the guest's processes stand still; an agent before 0.6.1 cannot hold any. */
+  held: z.boolean().default(false),
   warm: z.enum(["none", "pending", "ready", "failed"]),
   runtime: z.enum(["python", "node", "none"]),
 });
@@ -56,6 +58,9 @@ export type EvalReply = z.infer<typeof evalReplySchema>;
 
 export const emptyReplySchema = z.object({});
 
+/** What was left of the hold, ms of the guest's clock. */
+export const thawReplySchema = z.object({ hold_left_ms: z.int().min(0) });
+
 export const eventSchema = z.object({
   event: z.string().max(64),
   pid: z.int().optional(),
@@ -101,6 +106,7 @@ const codeOfAgent = {
   warmup_failed: "warmup_failed",
   warmup_timeout: "warmup_timeout",
   identity_failed: "identity_failed",
+  hold_failed: "engine_failed",
 } as const;
 
 /** An `error` frame as a thrown failure. */
