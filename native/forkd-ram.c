@@ -16,8 +16,8 @@
  *                      sorted, whole pages, apart from each other. Both or neither of the two.
  *   FORKD_RAM_SELF_FD  the descriptor that this library was loaded from, to be closed
  *
- * It also opens one userfaultfd, registers nothing with it and keeps it: forkd-capture borrows it to
- * learn what the guest writes. A kernel that cannot track writes asynchronously gets none.
+ * It also opens one userfaultfd, registers nothing with it and keeps it: forkd-capture borrows it
+ * to learn what the guest writes. A kernel that cannot track writes asynchronously gets none.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -132,7 +132,8 @@ static void map_overlay(uint8_t *ram, int prot) {
 static int open_any(const char *path, int flags, mode_t mode) {
   if (base_path != NULL && strcmp(path, ram_path) == 0) {
     base_fd = open_read_only(base_path);
-    if (size_of(base_fd, base_path) != ram_bytes) die_of_form(base_path, "it is not the RAM's size");
+    uint64_t bytes = size_of(base_fd, base_path);
+    if (bytes != ram_bytes) die_of_form(base_path, "it is not the RAM's size");
     return base_fd;
   }
   return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);

@@ -98,6 +98,63 @@ export interface RestoreTimings {
   readonly restoredMs: number;
 }
 
+/** A disk whose writes go elsewhere from the captured instant on. */
+export interface DiskPivot {
+  /** The engine's name of what the disk writes to until now. */
+  readonly node: string;
+  /** The engine's name of what takes its writes from then on; made before the capture. */
+  readonly overlay: string;
+}
+
+/** New files, none of which may exist. */
+export interface CaptureFiles {
+  readonly vmstate: string;
+  /** A MemoryOverlay over the image that the VM was restored from, or over zeros. */
+  readonly pages: string;
+  readonly extents: string;
+}
+
+/** How a running VM is written down at one instant. */
+export interface CaptureSpec {
+  /** `stopped`: all is copied while it stands; `live`: most is copied before, while it runs. */
+  readonly mode: "stopped" | "live";
+  /** The whole RAM instead of what differs from `image`: the pages' file is an image of its own. */
+  readonly all: boolean;
+  /** What the VM was restored from. */
+  readonly image: MemoryImage;
+  readonly files: CaptureFiles;
+  readonly disks: readonly DiskPivot[];
+  /** Rather than stand for longer, the VM runs on and the capture fails; null: no such bound. */
+  readonly maxPauseMs: number | null;
+  /** Whether the files are on the disk, not only in its cache, when the capture is done. */
+  readonly durable: boolean;
+  /**
+   * Called when all that takes time is done, before the VM is stopped: what is held here stands
+   * from then on. `afterResume` is called once after it, whatever happened, when the VM runs again.
+   */
+  beforeStop(): Promise<void>;
+  afterResume(): Promise<void>;
+  /** Called when the disks' writes have gone elsewhere, which stays so when the capture fails. */
+  onPivot(): void;
+  readonly signal?: AbortSignal;
+}
+
+export interface CaptureResult {
+  /** From the engine's own events. */
+  readonly pauseMs: number;
+  /** From the end of `beforeStop` to the resume: what was held stood for that long, and a little. */
+  readonly heldMs: number;
+  /** How often pages were looked for, the pause included. */
+  readonly rounds: number;
+  /** Copied while the VM stood. */
+  readonly dirtyBytes: number;
+  /** All bytes that were read from the VM. */
+  readonly copiedBytes: number;
+  /** What the extents hold. */
+  readonly pagesBytes: number;
+  readonly extents: number;
+}
+
 /**
  * One virtual machine.
  *
@@ -115,6 +172,14 @@ export interface Vm {
   resume(): Promise<void>;
   /** Writes CPU and device state, without RAM, of a paused VM to a new file. */
   saveState(path: string): Promise<void>;
+  /**
+   * Writes down memory, CPU and devices of a running, restored VM, all of one instant; it runs on.
+   * One at a time.
+   *
+   * When it throws, the VM runs or is dead, never paused, and no file is left. Throws
+   * branch_budget_exceeded, live_unsupported, disk_full, engine_failed, or the signal's reason.
+   */
+  capture(spec: CaptureSpec): Promise<CaptureResult>;
   /** Ends the VMM at once and waits until it is gone. Idempotent. */
   stop(): Promise<VmEnd>;
 }

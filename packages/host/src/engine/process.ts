@@ -1,7 +1,7 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Duplex } from "node:stream";
+import { Duplex, type Readable, type Writable } from "node:stream";
 import { ForkdError } from "@forkd/api";
 import { withDeadline } from "../lib/deadline.ts";
 import { type NativeName, nativeTool } from "../lib/native.ts";
@@ -198,6 +198,26 @@ function launcherArgs(request: VmmSpawn): string[] {
     "--",
     ...request.argv,
   ];
+}
+
+export type NativeProcess = ChildProcessByStdio<Writable, Readable, Readable>;
+
+/**
+ * Starts a helper of ours that works beside a VMM; the caller ends it. It has a group of its own: an
+ * interrupt at a terminal is for the owner. A start that fails is its "error" event.
+ */
+export function startNative(
+  name: NativeName,
+  args: readonly string[],
+  workDir: string,
+): NativeProcess {
+  const stdio = ["pipe", "pipe", "pipe"] as const;
+  return spawn(nativeTool(name), args, {
+    cwd: workDir,
+    env: {},
+    detached: true,
+    stdio: [...stdio],
+  });
 }
 
 /** The end of a VMM's log. */

@@ -1,4 +1,4 @@
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { withDeadline } from "../../lib/deadline.ts";
@@ -6,10 +6,10 @@ import { isAlive, type ProcessIdentity, waitUntilGone } from "../../linux/proc.t
 import type { AdoptSpec, Vm, VmEnd } from "../engine.ts";
 import { logTail, type VmProcess } from "../process.ts";
 import { qmpSocketName } from "./argv.ts";
+import { openMonitor } from "./monitor.ts";
 import { Qmp } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
 
-const connectTimeoutMs = 10_000;
 const stopTimeoutMs = 10_000;
 /** From the close of the monitor to the end of the process. */
 const lingerMs = 3_000;
@@ -17,15 +17,18 @@ const lingerMs = 3_000;
 /** Connects to the monitor that every VM of ours listens on for a later owner. */
 export async function adoptQemu(spec: AdoptSpec): Promise<Vm> {
   if (!isAlive(spec.process)) throw gone(spec.process);
-  const socket = await openMonitor(spec);
+  const socket = await openMonitor(join(spec.workDir, qmpSocketName));
   const process = new AdoptedProcess(spec, socket);
   const qmp = new Qmp(socket);
-  // Looked at again: between the first look and the connection the pid may have changed hands.
-  if (!isAlive(spec.process)) {
+  try {
+    // Looked at again: between the first look and the connection the pid may have changed hands.
+    if (!isAlive(spec.process)) throw gone(spec.process);
+    await qmp.execute("qmp_capabilities");
+  } catch (error) {
+    process.abandon();
     qmp.close();
-    throw gone(spec.process);
+    throw error;
   }
-  await qmp.execute("qmp_capabilities");
   return new QemuVm({
     process,
     qmp,
@@ -40,6 +43,7 @@ class AdoptedProcess implements VmProcess {
   readonly identity: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
   #stopped = false;
+  #abandoned = false;
 
   constructor({ process, workDir }: AdoptSpec, monitor: Socket) {
     this.identity = process;
@@ -48,9 +52,14 @@ class AdoptedProcess implements VmProcess {
     });
   }
 
+  /** It was not taken over after all: the close of its monitor means nothing. */
+  abandon(): void {
+    this.#abandoned = true;
+  }
+
   /** A VMM that lost its monitor and does not end is of no use to anybody. */
   async #confirmEnd(workDir: string): Promise<VmEnd> {
-    if (!(await waitUntilGone(this.identity, lingerMs))) {
+    if (!this.#abandoned && !(await waitUntilGone(this.identity, lingerMs))) {
       process.kill(this.identity.pid, "SIGKILL");
       await waitUntilGone(this.identity, lingerMs);
     }
@@ -62,19 +71,6 @@ class AdoptedProcess implements VmProcess {
     if (isAlive(this.identity)) process.kill(this.identity.pid, "SIGKILL");
     return await withDeadline(this.ended, stopTimeoutMs, "ending the adopted VMM");
   }
-}
-
-function openMonitor({ process, workDir }: AdoptSpec): Promise<Socket> {
-  const socket = connect(join(workDir, qmpSocketName));
-  const opened = new Promise<Socket>((resolve, reject) => {
-    socket.once("connect", () => resolve(socket));
-    socket.once("error", (error) => {
-      const message = `the VMM ${process.pid} does not take a monitor connection: ${error.message}`;
-      reject(new ForkdError("engine_failed", message, { cause: error }));
-    });
-  });
-  opened.catch(() => socket.destroy());
-  return withDeadline(opened, connectTimeoutMs, "connecting to the VMM's monitor");
 }
 
 function gone({ pid }: ProcessIdentity): ForkdError {

@@ -3,6 +3,7 @@ import type { BootSpec, Machine, RestoreSpec } from "../engine.ts";
 /** Names inside the work directory, which is the VMM's current directory. */
 export const agentSocketName = "agent.sock";
 export const qmpSocketName = "qmp.sock";
+export const captureSocketName = "capture.sock";
 
 /** Descriptors that the VMM starts with, see VmmProcess. */
 const qmpFd = 3;
@@ -116,6 +117,9 @@ export function restoreArgv(spec: RestoreSpec): string[] {
     program,
     ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, layeredRam, "off")),
     ...["-serial", "null"],
+    // A monitor takes one client; this one is for captures, the others are the owner's.
+    ...["-chardev", `socket,id=qmp3,path=${captureSocketName},server=on,wait=off`],
+    ...["-mon", "chardev=qmp3,mode=control"],
     // -S: it stays paused when the state is loaded.
     ...["-S", "-incoming", "defer"],
   ];

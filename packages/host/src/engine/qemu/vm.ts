@@ -4,9 +4,17 @@ import type { Duplex } from "node:stream";
 import { ForkdError } from "@forkd/api";
 import { withDeadline } from "../../lib/deadline.ts";
 import type { ProcessIdentity } from "../../linux/proc.ts";
-import type { BootedVm, RestoredVm, RestoreTimings, VmEnd } from "../engine.ts";
+import type {
+  BootedVm,
+  CaptureResult,
+  CaptureSpec,
+  RestoredVm,
+  RestoreTimings,
+  VmEnd,
+} from "../engine.ts";
 import type { VmProcess } from "../process.ts";
 import { agentSocketName } from "./argv.ts";
+import { captureQemu } from "./capture.ts";
 import type { Qmp } from "./qmp.ts";
 
 const channelTimeoutMs = 10_000;
@@ -63,6 +71,10 @@ export class QemuVm implements BootedVm, RestoredVm {
   /** `live:false` keeps the disk images of the stopped VM open, so that it can go on. */
   async saveState(path: string): Promise<void> {
     await this.#parts.qmp.execute("xen-save-devices-state", { filename: path, live: false });
+  }
+
+  capture(spec: CaptureSpec): Promise<CaptureResult> {
+    return captureQemu(this.#parts, spec);
   }
 
   async stop(): Promise<VmEnd> {
