@@ -3,6 +3,7 @@ import { mkdir, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "../lib/log.ts";
+import { onAnswered } from "./answered.ts";
 import type { Principal } from "./auth.ts";
 import { pathOf } from "./request-path.ts";
 
@@ -86,15 +87,15 @@ export class AuditLog implements AuditSink, AsyncDisposable {
   }
 }
 
-/** Audits every answer, refusals too. */
+/** Audits every request when it is answered, refusals too, or when its client is gone. */
 export function installAudit(app: FastifyInstance, sink: AuditSink): void {
-  app.addHook("onResponse", async (request, reply) => {
+  onAnswered(app, ({ request, status, elapsedMs }) => {
     sink.write({
       ts: `${new Date().toISOString().slice(0, 19)}Z`,
       method: request.method,
       path: pathOf(request).slice(0, textBytesMax),
-      status: reply.statusCode,
-      latency_us: Math.round(reply.elapsedTime * 1000),
+      status,
+      latency_us: Math.round(elapsedMs * 1000),
       ua: (request.headers["user-agent"] ?? "").slice(0, textBytesMax),
       remote: request.ip,
       principal: request.principal,

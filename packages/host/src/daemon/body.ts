@@ -31,6 +31,14 @@ export function parseBody(route: Route, body: unknown): unknown {
   throw validationError(parsed.error.issues);
 }
 
+/** The query that a route's handler gets; what the route does not know is ignored. */
+export function parseQuery(route: Route, query: unknown): object {
+  if (route.query === undefined) return {};
+  const parsed = route.query.safeParse(query);
+  if (parsed.success) return parsed.data;
+  throw validationError(parsed.error.issues);
+}
+
 type Issue = z.core.$ZodIssue;
 
 /** Fields with a code of their own; upstream checks the count first and the tag second. */

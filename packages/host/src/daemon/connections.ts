@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import type { FastifyInstance } from "fastify";
+import { onAnswered } from "./answered.ts";
 
 /**
  * Closes connections without a request in flight as soon as the server stops. Node itself stops to
@@ -21,7 +22,7 @@ export function installIdleClose(app: FastifyInstance, hasTls: boolean): void {
     socket.once("close", () => requestsInFlight.delete(socket));
   });
   app.addHook("onRequest", async (request) => count(request.raw.socket, 1));
-  app.addHook("onResponse", async (request) => count(request.raw.socket, -1));
+  onAnswered(app, ({ request }) => count(request.raw.socket, -1));
   app.addHook("preClose", async () => {
     isClosing = true;
     for (const [socket, inFlight] of requestsInFlight) if (inFlight === 0) socket.destroy();

@@ -11,6 +11,11 @@ export class Gate {
     this.#refuse = refuse;
   }
 
+  /** Whether nobody is inside. */
+  get isEmpty(): boolean {
+    return this.#taken === 0;
+  }
+
   /** Throws the gate's refusal when all places are taken. */
   async run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#taken >= this.#places) throw this.#refuse();
@@ -23,10 +28,36 @@ export class Gate {
   }
 }
 
+/** One gate for each key; those that nobody is in are forgotten. */
+export class KeyedGate {
+  readonly #gates = new Map<string, Gate>();
+  readonly #open: (key: string) => Gate;
+
+  constructor(open: (key: string) => Gate) {
+    this.#open = open;
+  }
+
+  /** Throws the refusal of the key's gate when all its places are taken. */
+  async run<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const gate = this.#gates.get(key) ?? this.#open(key);
+    this.#gates.set(key, gate);
+    try {
+      return await gate.run(work);
+    } finally {
+      if (gate.isEmpty) this.#gates.delete(key);
+    }
+  }
+}
+
 /** A gate that answers 429 and names what there is too much of. */
 export function requestGate(places: number, what: string): Gate {
   return new Gate(
     places,
     () => new ForkdError("too_many_requests", `${places} ${what} are in flight already`),
   );
+}
+
+/** Gates of one kind for each sandbox, by its id. */
+export function sandboxGate(places: number, what: string): KeyedGate {
+  return new KeyedGate((id) => requestGate(places, `${what} of sandbox ${id}`));
 }

@@ -2,6 +2,7 @@ import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import type { FastifyInstance } from "fastify";
 import type { LimitSupport } from "../fork/limits.ts";
 import type { ForkService } from "../fork/service.ts";
+import { onAnswered } from "./answered.ts";
 
 export interface MetricsOptions {
   readonly service: ForkService;
@@ -29,7 +30,7 @@ const lagQuantiles = ["0.5", "0.99", "1"] as const;
 export class Metrics {
   readonly #options: MetricsOptions;
   readonly #loop: IntervalHistogram;
-  readonly #answers = new Map<string, number>();
+  readonly #answers = new Map<number, number>();
 
   constructor(options: MetricsOptions) {
     this.#options = options;
@@ -39,8 +40,7 @@ export class Metrics {
   /** Counts answers by status and measures the loop while the server lives. */
   install(app: FastifyInstance): void {
     this.#loop.enable();
-    app.addHook("onResponse", async (_request, reply) => {
-      const status = String(reply.statusCode);
+    onAnswered(app, ({ status }) => {
       this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
     });
     app.addHook("onClose", async () => {
@@ -89,7 +89,10 @@ export class Metrics {
       name: "forkd_http_answers_total",
       type: "counter",
       help: "Answers by HTTP status.",
-      samples: [...this.#answers].map(([status, value]) => ({ labels: { status }, value })),
+      samples: [...this.#answers].map(([status, value]) => ({
+        labels: { status: String(status) },
+        value,
+      })),
     };
   }
 

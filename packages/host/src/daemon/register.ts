@@ -5,11 +5,13 @@ import {
   type RouteBody,
   type RouteName,
   type RouteParams,
+  type RouteQuery,
   type RouteResult,
   routes,
 } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
-import { parseBody } from "./body.ts";
+import { clientSignal } from "./answered.ts";
+import { parseBody, parseQuery } from "./body.ts";
 
 /** How each path parameter is validated, by its name in the route table. */
 const paramParsers = { tag: parseSnapshotTag, id: parseSandboxId };
@@ -24,7 +26,10 @@ type HandlerParams<N extends RouteName> = {
 /** One validated request. */
 export interface RouteCall<N extends RouteName> {
   readonly params: HandlerParams<N>;
+  readonly query: RouteQuery<N>;
   readonly body: RouteBody<N>;
+  /** Aborts when the client goes away before the answer is sent. */
+  readonly signal: AbortSignal;
 }
 
 type RouteHandler<N extends RouteName> = (
@@ -34,7 +39,12 @@ type RouteHandler<N extends RouteName> = (
 /** What answers each route; leaving one out does not compile. */
 export type RouteHandlers = { readonly [N in RouteName]: RouteHandler<N> };
 
-type LooseHandler = (call: { readonly params: object; readonly body: unknown }) => unknown;
+type LooseHandler = (call: {
+  readonly params: object;
+  readonly query: object;
+  readonly body: unknown;
+  readonly signal: AbortSignal;
+}) => unknown;
 
 // Object.keys forgets that the table's keys are its names.
 const routeNames = Object.keys(routes) as RouteName[];
@@ -42,7 +52,7 @@ const routeNames = Object.keys(routes) as RouteName[];
 /** Puts every row of the route table on the server. */
 export function registerRoutes(app: FastifyInstance, handlers: RouteHandlers): void {
   for (const name of routeNames) {
-    // The union of handlers has no common call; parseParams and parseBody make what each expects.
+    // The union of handlers has no common call; the parsers below make what each expects.
     const handler = handlers[name] as LooseHandler;
     registerRoute(app, routes[name], handler);
   }
@@ -57,7 +67,9 @@ function registerRoute(app: FastifyInstance, route: Route, handler: LooseHandler
       url: each,
       handler: async (request, reply) => {
         const params = parseParams(request.params);
-        const answer = await handler({ params, body: parseBody(route, request.body) });
+        const query = parseQuery(route, request.query);
+        const body = parseBody(route, request.body);
+        const answer = await handler({ params, query, body, signal: clientSignal(reply) });
         reply.status(isWriting(route, answer) ? 202 : route.success.status);
         if (route.success.body === "text") reply.type("text/plain; version=0.0.4; charset=utf-8");
         return reply.send(answer);

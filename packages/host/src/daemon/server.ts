@@ -5,10 +5,12 @@ import { ForkdError, limits } from "@forkd/api";
 import { type FastifyInstance, fastify } from "fastify";
 import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
+import { onAnswered } from "./answered.ts";
 import { type AuditSink, installAudit } from "./audit.ts";
 import { installAuth } from "./auth.ts";
 import type { Bind } from "./bind.ts";
 import { installBodyParsers } from "./body.ts";
+import { installBodyBudget } from "./body-budget.ts";
 import { installIdleClose } from "./connections.ts";
 import { answerUnparsed, installErrorDoor } from "./error-door.ts";
 import { Metrics } from "./metrics.ts";
@@ -66,14 +68,15 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   installAnswerHeaders(app);
   installAccessLog(app, log);
   installAudit(app, audit);
+  const metrics = new Metrics({ service, ...config });
+  metrics.install(app);
   installClosing(app);
   installOriginGuard(app, config.bind.host);
   installAuth(app, config.token);
+  installBodyBudget(app);
   installBodyParsers(app);
   installErrorDoor(app, log);
   installNotFound(app);
-  const metrics = new Metrics({ service, ...config });
-  metrics.install(app);
   registerRoutes(app, {
     ...systemRoutes(config.version, metrics),
     ...snapshotRoutes(service, log),
@@ -125,13 +128,13 @@ function installAnswerHeaders(app: FastifyInstance): void {
 }
 
 function installAccessLog(app: FastifyInstance, log: Logger): void {
-  app.addHook("onResponse", async (request, reply) => {
+  onAnswered(app, ({ request, status, elapsedMs }) => {
     log.info("request", {
       request_id: request.id,
       method: request.method,
       route: request.routeOptions.url ?? null,
-      status: reply.statusCode,
-      ms: Math.round(reply.elapsedTime * 10) / 10,
+      status,
+      ms: Math.round(elapsedMs * 10) / 10,
     });
   });
 }

@@ -8,10 +8,16 @@ import type { RouteHandlers } from "../register.ts";
 
 type SnapshotRoutes = Pick<RouteHandlers, "listSnapshots" | "createSnapshot" | "deleteSnapshot">;
 
+/** A bake takes from seconds to minutes. */
+const bakeRetryAfterSecs = 15;
+
 export function snapshotRoutes(service: ForkService, log: Logger): SnapshotRoutes {
   const bakes = new Gate(
     limits.concurrentBakesMax,
-    () => new ForkdError("busy", `${limits.concurrentBakesMax} snapshots are being made already`),
+    () =>
+      new ForkdError("busy", `${limits.concurrentBakesMax} snapshots are being made already`, {
+        retryAfterSecs: bakeRetryAfterSecs,
+      }),
   );
   return {
     listSnapshots: () => service.listSnapshots(),

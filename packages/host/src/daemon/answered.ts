@@ -1,0 +1,42 @@
+import { errorTable, ForkdError } from "@forkd/api";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+
+/** One request, once nothing more will be sent for it. */
+export interface Answered {
+  readonly request: FastifyRequest;
+  /** The answer's, or that of `client_gone` when the client did not wait for it. */
+  readonly status: number;
+  readonly elapsedMs: number;
+}
+
+/**
+ * Calls `listener` once for every request, also for one whose client went away: that is when the
+ * framework's own hook stays silent. Install it before what may refuse requests.
+ */
+export function onAnswered(app: FastifyInstance, listener: (answered: Answered) => void): void {
+  app.addHook("onRequest", async (request, reply) => {
+    onClosed(reply, (isSent) => {
+      const status = isSent ? reply.statusCode : errorTable.client_gone.status;
+      listener({ request, status, elapsedMs: reply.elapsedTime });
+    });
+  });
+}
+
+/** Aborts with client_gone when the client closes its connection before the whole answer is sent. */
+export function clientSignal(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController();
+  onClosed(reply, (isSent) => {
+    if (!isSent) gone.abort(new ForkdError("client_gone", "the client closed its connection"));
+  });
+  return gone.signal;
+}
+
+function onClosed({ raw }: FastifyReply, listener: (isSent: boolean) => void): void {
+  let isSent = raw.writableFinished;
+  raw.once("finish", () => {
+    isSent = true;
+  });
+  raw.once("close", () => listener(isSent));
+  // It may have gone between its last byte and now.
+  if (raw.closed) listener(isSent);
+}
