@@ -1,4 +1,4 @@
-import { ForkdError, type SandboxInfo, type SnapshotInfo } from "@forkd/api";
+import { type EndReason, ForkdError, type SandboxInfo, type SnapshotInfo } from "@forkd/api";
 import type {
   BakeRequest,
   ForkService,
@@ -27,6 +27,7 @@ const sandbox = (id: string, tag: string): SandboxInfo => ({
   last_branch_memory_path: null,
   branch_count: 0,
   state: "running",
+  end: null,
   engine: "qemu",
   isolation: "vm-emulated",
   hostname: id,
@@ -48,14 +49,16 @@ const timings = { processMs: 1, restoredMs: 2, identityMs: 3 };
 export class FakeService implements ForkService {
   readonly snapshots = new Map<string, SnapshotInfo>([["base", snapshot("base")]]);
   readonly sandboxes = new Map<string, SandboxInfo>();
+  readonly ended = new Map<string, SandboxInfo>();
   readonly spawnRequests: SpawnRequest[] = [];
   readonly bakeRequests: BakeRequest[] = [];
   /** Thrown by spawn, exec, eval and ping. */
   fault: unknown;
   /** What exec, eval and ping wait for before they answer. */
   hold: Promise<void> = Promise.resolve();
-  /** How many of those are under way. */
+  /** How many of those are under way, and how many were given up by their callers. */
   working = 0;
+  abandoned = 0;
   closedWith: string | undefined;
 
   async listSnapshots(): Promise<SnapshotInfo[]> {
@@ -87,7 +90,7 @@ export class FakeService implements ForkService {
 
   async spawn(request: SpawnRequest): Promise<SpawnedSandbox[]> {
     this.spawnRequests.push(request);
-    await this.#work();
+    await this.#work(request.signal);
     if (!this.snapshots.has(request.tag)) this.#missing("snapshot", request.tag);
     return Array.from({ length: request.count }, (_, index) => {
       const info = sandbox(`sb-6553f100-${this.sandboxes.size}-${index}`, request.tag);
@@ -107,17 +110,32 @@ export class FakeService implements ForkService {
     ];
   }
 
-  getSandbox(id: string): SandboxInfo {
-    return this.sandboxes.get(id) ?? this.#missing("sandbox", id);
+  async listEndedSandboxes(): Promise<SandboxInfo[]> {
+    return [...this.ended.values()].reverse();
+  }
+
+  async getSandbox(id: string): Promise<SandboxInfo> {
+    return this.#known(id);
   }
 
   async kill(id: string): Promise<void> {
-    this.getSandbox(id);
-    this.sandboxes.delete(id);
+    const info = this.#known(id);
+    this.endAs(info, "killed");
+  }
+
+  /** Moves a sandbox to those that are remembered. */
+  endAs(info: SandboxInfo, reason: EndReason): void {
+    const end = info.end ?? { reason, at_unix_ms: 1_700_000_000_000, detail: "for a test" };
+    this.sandboxes.delete(info.id);
+    this.ended.set(info.id, { ...info, state: "ended", end });
+  }
+
+  #known(id: string): SandboxInfo {
+    return this.sandboxes.get(id) ?? this.ended.get(id) ?? this.#missing("sandbox", id);
   }
 
   async ping(id: string) {
-    this.getSandbox(id);
+    this.#known(id);
     await this.#work();
     return {
       pong: true as const,
@@ -130,9 +148,9 @@ export class FakeService implements ForkService {
     };
   }
 
-  async exec(id: string, request: { readonly args: readonly string[] }) {
-    this.getSandbox(id);
-    await this.#work();
+  async exec(id: string, request: { readonly args: readonly string[] }, signal?: AbortSignal) {
+    this.#known(id);
+    await this.#work(signal);
     return {
       stdout: `${request.args.join(" ")}\n`,
       stderr: "",
@@ -145,9 +163,9 @@ export class FakeService implements ForkService {
     };
   }
 
-  async eval(id: string, request: { readonly code: string }) {
-    this.getSandbox(id);
-    await this.#work();
+  async eval(id: string, request: { readonly code: string }, signal?: AbortSignal) {
+    this.#known(id);
+    await this.#work(signal);
     return {
       result: request.code,
       result_json: null,
@@ -165,11 +183,18 @@ export class FakeService implements ForkService {
     this.closedWith = sandboxes;
   }
 
-  async #work(): Promise<void> {
+  async #work(signal?: AbortSignal): Promise<void> {
     this.working += 1;
-    await this.hold.finally(() => {
-      this.working -= 1;
+    const aborted = Promise.withResolvers<never>();
+    signal?.addEventListener("abort", () => {
+      this.abandoned += 1;
+      aborted.reject(signal.reason);
     });
+    try {
+      await Promise.race([this.hold, aborted.promise]);
+    } finally {
+      this.working -= 1;
+    }
     if (this.fault !== undefined) throw this.fault;
   }
 

@@ -106,13 +106,27 @@ function errorAnswers(route: Route): JsonObject {
   return Object.fromEntries(answers);
 }
 
-function operation(name: string, route: Route): JsonObject {
-  const parameters = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, parameter]) => ({
-    name: parameter,
+function pathParameters(route: Route): JsonObject[] {
+  return [...route.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
+    name,
     in: "path",
     required: true,
     schema: { type: "string" },
   }));
+}
+
+function queryParameters(route: Route): JsonObject[] {
+  return Object.entries(route.query?.shape ?? {}).map(([name, schema]) => ({
+    name,
+    in: "query",
+    required: false,
+    // As the handler gets it: a flag is a boolean, whose texts true and false every client knows.
+    schema: jsonSchema(schema, "output"),
+  }));
+}
+
+function operation(name: string, route: Route): JsonObject {
+  const parameters = [...pathParameters(route), ...queryParameters(route)];
   return {
     operationId: name,
     summary: route.summary,

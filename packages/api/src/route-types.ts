@@ -14,6 +14,14 @@ export type RouteParams<N extends RouteName> = Readonly<
   Record<ParamName<RouteOf<N>["path"]>, string>
 >;
 
+/** A route's query after validation, defaults filled in; `{}` when it takes none. */
+export type RouteQuery<N extends RouteName> =
+  RouteOf<N> extends {
+    readonly query: infer Query extends z.ZodType;
+  }
+    ? Readonly<z.output<Query>>
+    : Readonly<Record<never, never>>;
+
 /** What a client sends: defaults may be left out. `undefined` when the route takes no body. */
 export type RouteRequest<N extends RouteName> = RouteOf<N>["request"] extends z.ZodType
   ? z.input<RouteOf<N>["request"]>
@@ -44,4 +52,13 @@ export function routePath(route: Route, params: Readonly<Record<string, string>>
       `${JSON.stringify(value)} cannot be the ${name} of a request`,
     );
   });
+}
+
+/** The `?name=value&...` of a request, empty when there is nothing to say. */
+export function routeQuery(query: Readonly<Record<string, unknown>>): string {
+  const words = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined) words.append(name, String(value));
+  }
+  return words.size === 0 ? "" : `?${words}`;
 }

@@ -3,6 +3,7 @@ import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import {
   createSandboxSchema,
+  endedQuerySchema,
   evalRequestSchema,
   evalResultSchema,
   execRequestSchema,
@@ -28,6 +29,8 @@ export interface Route {
   readonly path: `/${string}`;
   readonly summary: string;
   readonly request: z.ZodType | null;
+  /** What may stand behind the path's `?`, each value a text; no parameters when absent. */
+  readonly query?: z.ZodObject;
   readonly success: Success;
   /** Failures beyond those that any route may answer. */
   readonly errors: readonly ErrorCode[];
@@ -66,6 +69,7 @@ const branchErrors = [
   "snapshot_incomplete",
   "sandbox_not_found",
   "sandbox_ended",
+  "sandbox_busy",
   "busy",
   "engine_failed",
   "disk_full",
@@ -143,8 +147,9 @@ export const routes = {
   listSandboxes: {
     method: "GET",
     path: "/v1/sandboxes",
-    summary: "Every live sandbox",
+    summary: "Every live sandbox; with ended=true also those that ended, the latest first",
     request: null,
+    query: endedQuerySchema,
     success: { status: 200, body: sandboxInfoSchema.array() },
     errors: [],
   },
@@ -159,18 +164,20 @@ export const routes = {
   getSandbox: {
     method: "GET",
     path: "/v1/sandboxes/{id}",
-    summary: "One sandbox",
+    summary:
+      "One sandbox, also one that ended by itself; with ended=true also one that was deleted",
     request: null,
+    query: endedQuerySchema,
     success: { status: 200, body: sandboxInfoSchema },
     errors: ["sandbox_not_found"],
   },
   deleteSandbox: {
     method: "DELETE",
     path: "/v1/sandboxes/{id}",
-    summary: "Kill a sandbox",
+    summary: "End a sandbox, in whatever state it is; done already for one that has ended",
     request: null,
     success: { status: 204, body: null },
-    errors: ["sandbox_not_found"],
+    errors: ["sandbox_not_found", "deadline_exceeded"],
   },
   pingSandbox: {
     method: "POST",

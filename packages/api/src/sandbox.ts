@@ -4,8 +4,32 @@ import { limits } from "./limits.ts";
 import { limitFields, sandboxLimitsSchema } from "./sandbox-limits.ts";
 import { engineNameSchema, isolationTierSchema } from "./snapshot.ts";
 
-export const sandboxStateSchema = z.enum(["starting", "running", "ended"]);
+/** docs/lifecycle.md says what leads from one to the other. */
+export const sandboxStateSchema = z.enum(["starting", "running", "branching", "ending", "ended"]);
 export type SandboxState = z.infer<typeof sandboxStateSchema>;
+
+/** Why a sandbox ended; docs/lifecycle.md has a sentence for each. */
+export const endReasonSchema = z.enum([
+  "killed",
+  "exited",
+  "oom",
+  "engine_crash",
+  "identity_timeout",
+  "identity_failed",
+  "spawn_failed",
+  "host_restart",
+  "lost",
+  "drained",
+]);
+export type EndReason = z.infer<typeof endReasonSchema>;
+
+/** `detail` is a sentence for people. */
+export const sandboxEndSchema = z.object({
+  reason: endReasonSchema,
+  at_unix_ms: z.int(),
+  detail: z.string(),
+});
+export type SandboxEnd = z.infer<typeof sandboxEndSchema>;
 
 /** What a guest proved about itself before it was opened; see docs/guest-protocol.md. */
 export const attestationSchema = z.object({
@@ -35,6 +59,8 @@ export const sandboxInfoSchema = z.object({
   last_branch_memory_path: z.string().nullable(),
   branch_count: z.int(),
   state: sandboxStateSchema,
+  /** Null before the end has begun. */
+  end: sandboxEndSchema.nullable(),
   engine: engineNameSchema,
   isolation: isolationTierSchema,
   hostname: z.string(),
@@ -43,6 +69,9 @@ export const sandboxInfoSchema = z.object({
   identity: attestationSchema.nullable(),
 });
 export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
+
+/** Whether sandboxes that have ended, but are remembered, are meant too. */
+export const endedQuerySchema = z.object({ ended: z.stringbool().default(false) });
 
 /** `POST /v1/sandboxes`. Unknown fields are ignored, as upstream's clients expect. */
 export const createSandboxSchema = z.object({

@@ -1,5 +1,12 @@
-import type { Route, RouteName, RouteParams, RouteRequest, RouteResult } from "@forkd/api";
-import { ForkdError, routePath, routes } from "@forkd/api";
+import type {
+  Route,
+  RouteName,
+  RouteParams,
+  RouteQuery,
+  RouteRequest,
+  RouteResult,
+} from "@forkd/api";
+import { ForkdError, routePath, routeQuery, routes } from "@forkd/api";
 import { type Answer, problemError, readText, unreachable } from "./answer.ts";
 import { type CallControl, callTimeoutMs, Deadline } from "./deadline.ts";
 import { withRetries } from "./retry.ts";
@@ -18,8 +25,15 @@ type BodyOption<N extends RouteName> =
     ? { readonly body?: never }
     : { readonly body: RouteRequest<N> };
 
-/** What one call takes: the path's parameters and the body that the route table asks for. */
-export type CallOptions<N extends RouteName> = CallControl & ParamsOption<N> & BodyOption<N>;
+type QueryOption<N extends RouteName> = keyof RouteQuery<N> extends never
+  ? { readonly query?: never }
+  : { readonly query?: Partial<RouteQuery<N>> };
+
+/** What one call takes: the path's parameters, query and body that the route table asks for. */
+export type CallOptions<N extends RouteName> = CallControl &
+  ParamsOption<N> &
+  QueryOption<N> &
+  BodyOption<N>;
 
 /** The options may be left out where nothing in them is required. */
 type CallArguments<N extends RouteName> =
@@ -35,6 +49,7 @@ export type RouteMethods = {
 /** The part of any call that does not depend on its route's types. */
 interface LooseCall extends CallControl {
   readonly params?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, unknown>>;
   readonly body?: unknown;
 }
 
@@ -69,7 +84,7 @@ class Caller {
   async #send(name: RouteName, call: LooseCall): Promise<unknown> {
     const { timeoutMs, retriesMax } = this.#settings;
     const route: Route = routes[name];
-    const path = routePath(route, call.params ?? {});
+    const path = `${routePath(route, call.params ?? {})}${routeQuery(call.query ?? {})}`;
     const deadline = new Deadline(name, callTimeoutMs(name, call, timeoutMs), call.signal);
     const plan = { route, deadline, retriesMax: call.retriesMax ?? retriesMax };
     const request = { ...this.#request(route, call.body), signal: deadline.signal };

@@ -88,6 +88,11 @@ export interface VmEnd {
   readonly stopped: boolean;
   readonly exitCode: number | null;
   readonly signal: string | null;
+  /**
+   * Set when the guest ended it, in the engine's words: `guest-shutdown`, `guest-reset`. Null when
+   * it did not, and when nobody was there to see it.
+   */
+  readonly guestOff: string | null;
   /** The last words of the VMM, for messages. */
   readonly log: string;
 }

@@ -35,6 +35,11 @@ export interface VmmSpawn {
   /** Files opened read-only for it, on the descriptors after the sockets. */
   readonly files: readonly string[];
   readonly preload: Preload | null;
+  /**
+   * Where its standard output goes: into its log, which is so when absent, nowhere, or to us. The
+   * log has no bound, so what a guest can write must not go there.
+   */
+  readonly stdout?: "log" | "nowhere" | "us";
 }
 
 /** What a VM needs of its process, whoever started it. */
@@ -59,7 +64,8 @@ export class VmmProcess implements VmProcess {
     this.#workDir = workDir;
     this.ended = new Promise((resolve) => {
       child.once("exit", (exitCode, signal) => {
-        resolve({ stopped: this.#stopped, exitCode, signal, log: logTail(workDir) });
+        const log = logTail(workDir);
+        resolve({ stopped: this.#stopped, exitCode, signal, guestOff: null, log });
       });
     });
   }
@@ -75,7 +81,7 @@ export class VmmProcess implements VmProcess {
         cwd: request.workDir,
         env: { ...vmmEnv(), ...preloadEnv(request) },
         detached: true,
-        stdio: ["ignore", log, log, ...sockets, ...files],
+        stdio: ["ignore", stdoutOf(request, log), log, ...sockets, ...files],
       });
       return await VmmProcess.#started(child, request.workDir);
     } finally {
@@ -105,6 +111,13 @@ export class VmmProcess implements VmProcess {
     const socket = this.#child.stdio[firstExtraFd + index];
     if (socket instanceof Duplex) return socket;
     throw new ForkdError("internal", `the VMM has no socket ${index}`);
+  }
+
+  /** What it prints, for a VMM that was started with `stdout: "us"`. */
+  get stdout(): Readable {
+    const { stdout } = this.#child;
+    if (stdout !== null) return stdout;
+    throw new ForkdError("internal", "the VMM's standard output does not come here");
   }
 
   /** Lets this process exit while the VMM lives on. */
@@ -167,6 +180,11 @@ function vmmEnv(): Record<string, string> {
   };
   const words = Object.entries(tunables).map(([name, value]) => `glibc.malloc.${name}=${value}`);
   return { PATH: process.env["PATH"] ?? "/usr/bin:/bin", GLIBC_TUNABLES: words.join(":") };
+}
+
+function stdoutOf({ stdout = "log" }: VmmSpawn, log: number): number | "ignore" | "pipe" {
+  if (stdout === "log") return log;
+  return stdout === "us" ? "pipe" : "ignore";
 }
 
 /** What is opened for the VMM: a library to load comes last. */

@@ -1,59 +1,66 @@
-import { randomBytes } from "node:crypto";
-import { ForkdError } from "@forkd/api";
-import { AgentSession } from "../agent/session.ts";
+import { ForkdError, parseSandboxId, toForkdError } from "@forkd/api";
 import type { Vm } from "../engine/engine.ts";
+import { isAlive, type ProcessIdentity } from "../linux/proc.ts";
+import { AgentLink } from "./agent-link.ts";
+import { type Child, StartFailure } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
-import { readRecord, type SandboxRecord, tokensMax, writeRecord } from "./record.ts";
+import type { Journal } from "./journal.ts";
+import type { StartScope } from "./sandbox.ts";
 import { claimWorkDir } from "./work-dir.ts";
 
-/** An agent that lives answers in milliseconds; one that a wrong token reached, never. */
-const helloTimeoutMs = 5_000;
-
-/** A sandbox of an owner that is gone, taken over. */
-export interface AdoptedSandbox {
-  readonly vm: Vm;
-  readonly session: AgentSession;
-  readonly record: SandboxRecord;
-}
-
-/** Throws when there is nothing to adopt, or the VM or its agent does not answer. */
-export async function adoptSandbox(deps: ForkDeps, workDir: string): Promise<AdoptedSandbox> {
-  const record = await readRecord(workDir);
-  if (record === undefined) {
-    throw new ForkdError("engine_failed", `${workDir} holds no finished sandbox`);
-  }
-  const vm = await deps.engine.adopt({ process: record.process, workDir });
-  // Whatever the last owner had paused it for is not going on any more.
-  await vm.resume();
-  const session = await attach(vm, workDir, record);
-  await claimWorkDir(workDir, deps.owner);
-  return { vm, session, record };
-}
+/** Each takes the engine's own deadlines; all together less than a start may last. */
+const attemptsMax = 8;
 
 /**
- * The token of the next attach is on disk before the agent hears of it: a crash in between leaves
- * two that it may be listening for, and both are tried.
+ * Takes over a running VM whose owner is gone. Its agent is attached when it is first needed: one
+ * that is silent holds up nobody. Throws StartFailure when the VM is gone or does not answer.
  */
-async function attach(vm: Vm, workDir: string, record: SandboxRecord): Promise<AgentSession> {
-  const next = randomBytes(16);
-  const known = record.attachTokens.slice(1 - tokensMax);
-  const attachTokens = [...known, next.toString("hex")];
-  await writeRecord(workDir, { ...record, attachTokens });
-  let failure: unknown;
-  for (const token of known.toReversed()) {
-    const session = AgentSession.attach(await vm.openChannel(), {
-      token: Buffer.from(token, "hex"),
-      nextToken: next,
-      helloTimeoutMs,
-    });
+export async function adoptChild(
+  deps: ForkDeps,
+  journal: Journal,
+  scope: StartScope,
+): Promise<Child> {
+  const { process } = journal.record;
+  if (process === null) throw new ForkdError("internal", "the record names no process");
+  try {
+    return await adopt(deps, journal, { ...scope, process });
+  } catch (error) {
+    throw new StartFailure(isAlive(process) ? "engine_crash" : "lost", error);
+  }
+}
+
+interface AdoptScope extends StartScope {
+  readonly process: ProcessIdentity;
+}
+
+async function adopt(deps: ForkDeps, journal: Journal, scope: AdoptScope): Promise<Child> {
+  const { process } = scope;
+  const vm = await adoptVm(deps, process, { workDir: journal.workDir, signal: scope.signal });
+  scope.holdVm(vm);
+  // Whatever the last owner had paused it for is not going on any more.
+  await vm.resume();
+  const { info } = journal.record;
+  const limits = await deps.limits.check(parseSandboxId(info.id), info.limits);
+  await journal.write({ info: { ...info, limits, memory_limit_mib: limits.memory_limit_mib } });
+  await claimWorkDir(journal.workDir, deps.owner);
+  deps.onStep("adopted");
+  return { vm, journal, agent: new AgentLink({ vm, journal, onStep: deps.onStep, session: null }) };
+}
+
+/** A host under load may let a monitor wait: as long as the process lives, it is asked again. */
+async function adoptVm(
+  { engine, log }: ForkDeps,
+  process: ProcessIdentity,
+  { workDir, signal }: { readonly workDir: string; readonly signal: AbortSignal },
+): Promise<Vm> {
+  for (let attempt = 1; ; attempt += 1) {
+    signal.throwIfAborted();
     try {
-      await session.hello;
-      await writeRecord(workDir, { ...record, attachTokens: [next.toString("hex")] });
-      return session;
+      return await engine.adopt({ process, workDir });
     } catch (error) {
-      failure = error;
-      session.close();
+      if (!isAlive(process) || attempt >= attemptsMax) throw error;
+      const { message } = toForkdError(error);
+      log.warn("a sandbox is not adopted yet", { workDir, attempt, message });
     }
   }
-  throw failure;
 }

@@ -6,8 +6,7 @@ import type { BootedVm, EngineProbe, Machine } from "../engine/engine.ts";
 import { resolveKernel } from "../kernel/resolve.ts";
 import { run } from "../lib/exec.ts";
 import type { GuestKernel } from "../store/kernels.ts";
-import { type Manifest, manifestFormat, manifestVersion } from "../store/manifest.ts";
-import { measure, type SnapshotStaging } from "../store/snapshots.ts";
+import type { SnapshotFacts, SnapshotStaging } from "../store/snapshots.ts";
 import type { ForkDeps } from "./deps.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import type { BakeRequest, Progress } from "./service.ts";
@@ -45,31 +44,27 @@ export interface BakeOrder {
  */
 export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotInfo> {
   const { request } = order;
-  if (!request.replace && (await deps.store.has(request.tag))) {
-    throw new ForkdError("snapshot_exists", `snapshot '${request.tag}' exists already`);
-  }
-  const kernel = await resolveKernel(deps.paths, {
-    vmlinuz: request.kernel?.vmlinuz ?? null,
-    initrd: request.kernel?.initrd ?? null,
-  });
-  const probe = await deps.engine.probe(kernel);
-  const machine = deps.engine.machine(probe, request);
-  const staging = await deps.store.stage(request.tag);
+  const reservation = await deps.store.reserve(request.tag, request);
   try {
-    const workDir = await createWorkDir(deps.paths, parentWorkName(), deps.owner);
+    const kernel = await resolveKernel(deps.paths, {
+      vmlinuz: request.kernel?.vmlinuz ?? null,
+      initrd: request.kernel?.initrd ?? null,
+    });
+    const probe = await deps.engine.probe(kernel);
+    const machine = deps.engine.machine(probe, request);
+    const staging = await reservation.stageBase();
+    const workDir = await createWorkDir(deps.paths, {
+      name: parentWorkName(),
+      owner: deps.owner,
+    });
     try {
-      await capture({ ...order, deps, kernel, probe, machine, staging, workDir });
+      return await capture({ ...order, deps, kernel, probe, machine, staging, workDir });
     } finally {
       await removeWorkDir(workDir, deps.owner);
     }
-  } catch (error) {
-    await staging.discard();
-    throw error;
+  } finally {
+    await reservation.release();
   }
-  const infos = await deps.store.list();
-  const info = infos.find((candidate) => candidate.tag === request.tag);
-  if (info !== undefined) return info;
-  throw new ForkdError("internal", `snapshot '${request.tag}' vanished while it was baked`);
 }
 
 interface Plan extends BakeOrder {
@@ -81,7 +76,7 @@ interface Plan extends BakeOrder {
   readonly workDir: string;
 }
 
-async function capture(plan: Plan): Promise<void> {
+async function capture(plan: Plan): Promise<SnapshotInfo> {
   const { progress, staging } = plan;
   const accel = plan.machine.accel;
   progress(`booting a parent: ${plan.machine.memoryMib} MiB, ${plan.machine.vcpus} vCPU, ${accel}`);
@@ -104,9 +99,9 @@ async function capture(plan: Plan): Promise<void> {
     const freezeMs = await freezeParent(plan, parent);
     await vm.stop();
     await sparsify(staging.memoryFile);
-    const manifest = await describe(plan, parent, { ...warmed, freezeMs });
+    const facts = describe(plan, parent, { ...warmed, freezeMs });
     plan.signal.throwIfAborted();
-    await staging.publish(manifest, plan.request);
+    return await staging.publish(facts);
   } catch (error) {
     plan.signal.throwIfAborted();
     throw error;
@@ -182,18 +177,13 @@ async function sparsify(path: string): Promise<void> {
   await run(["fallocate", "--dig-holes", path]);
 }
 
-async function describe(
+function describe(
   plan: Plan,
   { session }: Parent,
   warmed: Warmed & { readonly freezeMs: number },
-): Promise<Manifest> {
-  const { request, kernel, probe, machine, staging } = plan;
-  const vmstate = await measure(staging.vmstateFile);
+): SnapshotFacts {
+  const { request, kernel, probe, machine } = plan;
   return {
-    format: manifestFormat,
-    version: manifestVersion,
-    tag: request.tag,
-    created_at_unix: Math.floor(Date.now() / 1000),
     engine: { name: probe.engine, version: probe.version, isolation: probe.isolation },
     machine: {
       accel: machine.accel,
@@ -210,12 +200,13 @@ async function describe(
       attach_token: session.nextToken.toString("hex"),
       generation: warmed.hello.generation,
     },
-    files: { vmstate: { size: vmstate.size }, memory: await measure(staging.memoryFile) },
     bake: {
       boot_ms: warmed.bootMs,
       warm_ms: warmed.warmMs,
       freeze_ms: warmed.freezeMs,
       detail: warmed.detail,
     },
+    branch: null,
+    scratch: null,
   };
 }

@@ -1,32 +1,34 @@
 import { randomBytes } from "node:crypto";
 import {
   type Attestation,
+  type EndReason,
   ForkdError,
   type SandboxId,
   type SandboxInfo,
   type SandboxLimits,
+  toForkdError,
 } from "@forkd/api";
 import { identify } from "../agent/guest.ts";
 import type { AgentSession } from "../agent/session.ts";
 import type { RestoredVm, Vm, VmEnd } from "../engine/engine.ts";
 import type { Snapshot } from "../store/snapshots.ts";
+import { AgentLink } from "./agent-link.ts";
 import type { AskedLimits } from "./asked-limits.ts";
 import type { ForkDeps } from "./deps.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
-import { writeRecord } from "./record.ts";
+import type { Journal } from "./journal.ts";
+import type { StartScope } from "./sandbox.ts";
 import type { ChildTimings } from "./service.ts";
-import { createWorkDir, removeWorkDir } from "./work-dir.ts";
 
 /** A guest that cannot prove its identity in this time is killed: nobody may talk to it. */
 const identityTimeoutMs = 60_000;
 
-/** A forked VM whose agent has proven an identity of its own. */
+/** A VM whose agent has proven an identity of its own. */
 export interface Child {
-  readonly id: SandboxId;
   readonly vm: Vm;
-  readonly session: AgentSession;
-  readonly workDir: string;
-  readonly info: SandboxInfo;
+  readonly agent: AgentLink;
+  /** What is on disk of it; what it takes from the host is written there first. */
+  readonly journal: Journal;
 }
 
 export interface ForkedChild extends Child {
@@ -42,45 +44,80 @@ export interface ChildPlan {
   readonly started: number;
 }
 
-/** Restores one child and opens it once it is one of its kind. Leaves nothing when it throws. */
-export async function forkChild(plan: ChildPlan): Promise<ForkedChild> {
-  const { deps, snapshot, id } = plan;
-  const workDir = await createWorkDir(deps.paths, id, deps.owner);
-  try {
-    const began = performance.now();
-    const group = await deps.limits.make(id, plan.limits);
-    const vm = await deps.engine.restore({
-      workDir,
-      machine: machineOf(snapshot),
-      rootImage: snapshot.rootImage,
-      memory: { base: snapshot.memoryFile, overlay: null },
-      vmstateFile: snapshot.vmstateFile,
-      dieWithParent: !deps.sandboxesOutlive,
-      cgroups: group.procsFiles,
-    });
-    const offset = began - plan.started;
-    try {
-      const { session, identity } = await open(plan, vm);
-      const timings: ChildTimings = {
-        processMs: offset + vm.timings.processMs,
-        restoredMs: offset + vm.timings.restoredMs,
-        identityMs: performance.now() - plan.started,
-      };
-      const info = describe(plan, { vm, identity, timings, limits: group.limits });
-      if (deps.sandboxesOutlive) {
-        const attachTokens = [session.nextToken.toString("hex")];
-        await writeRecord(workDir, { info, process: vm.process, attachTokens });
-      }
-      return { id, vm, session, workDir, info, timings };
-    } catch (error) {
-      await vm.stop();
-      throw error;
-    }
-  } catch (error) {
-    await deps.limits.release(id);
-    await removeWorkDir(workDir, deps.owner);
-    throw error;
+/** Why a start went wrong, as far as the step that did knows. */
+export class StartFailure extends Error {
+  readonly reason: EndReason;
+  readonly problem: ForkdError;
+
+  constructor(reason: EndReason, thrown: unknown) {
+    const problem = toForkdError(thrown);
+    super(problem.message, { cause: thrown });
+    this.reason = reason;
+    this.problem = problem;
   }
+}
+
+/**
+ * Restores one child and opens it once it is one of its kind. When it throws, a StartFailure, what
+ * it took is in the journal, and its VM is with the scope: the sandbox gives both back.
+ */
+export async function forkChild(
+  plan: ChildPlan,
+  journal: Journal,
+  scope: StartScope,
+): Promise<ForkedChild> {
+  const { deps } = plan;
+  const began = performance.now();
+  const vm = await restore(plan, journal, scope).catch((error: unknown) => {
+    throw new StartFailure("spawn_failed", error);
+  });
+  scope.holdVm(vm);
+  deps.onStep("vmm_started");
+  const offset = began - plan.started;
+  const { session, identity } = await open(plan, vm).catch((error: unknown) => {
+    throw new StartFailure(identityReason(error), error);
+  });
+  deps.onStep("identity_proven");
+  const timings: ChildTimings = {
+    processMs: offset + vm.timings.processMs,
+    restoredMs: offset + vm.timings.restoredMs,
+    identityMs: performance.now() - plan.started,
+  };
+  await journal.write({
+    phase: "running",
+    info: openedInfo(journal.record.info, { vm, identity, timings }),
+    process: vm.process,
+    attachTokens: [session.nextToken.toString("hex")],
+  });
+  deps.onStep("running_recorded");
+  const agent = new AgentLink({ vm, journal, onStep: deps.onStep, session });
+  return { vm, agent, journal, timings };
+}
+
+async function restore(
+  { deps, snapshot, id, limits: asked }: ChildPlan,
+  journal: Journal,
+  { signal }: StartScope,
+): Promise<RestoredVm> {
+  const dirs = await deps.limits.plan(id, asked);
+  const resources = dirs.map((path) => ({ kind: "cgroup" as const, path }));
+  const group = await journal.take(resources, () => deps.limits.make(id, asked));
+  const info = {
+    ...journal.record.info,
+    limits: group.limits,
+    memory_limit_mib: group.limits.memory_limit_mib,
+  };
+  await journal.write({ info });
+  signal.throwIfAborted();
+  return await deps.engine.restore({
+    workDir: journal.workDir,
+    machine: machineOf(snapshot),
+    rootImage: snapshot.rootImage,
+    memory: snapshot.memory,
+    vmstateFile: snapshot.vmstateFile,
+    dieWithParent: !deps.sandboxesOutlive,
+    cgroups: group.procsFiles,
+  });
 }
 
 function machineOf({ manifest }: Snapshot) {
@@ -129,6 +166,10 @@ function requireProof(
   }
 }
 
+function identityReason(error: unknown): EndReason {
+  return toForkdError(error).code === "deadline_exceeded" ? "identity_timeout" : "identity_failed";
+}
+
 function ended(id: SandboxId, end: VmEnd): ForkdError {
   const how = end.signal ?? `exit ${end.exitCode}`;
   return new ForkdError(
@@ -137,32 +178,53 @@ function ended(id: SandboxId, end: VmEnd): ForkdError {
   );
 }
 
-function describe(
-  { snapshot, id }: ChildPlan,
-  child: {
-    readonly vm: RestoredVm;
-    readonly identity: Attestation;
-    readonly timings: ChildTimings;
-    readonly limits: SandboxLimits;
-  },
-): SandboxInfo {
+const unlimited: SandboxLimits = {
+  memory_limit_mib: null,
+  cpu_limit: null,
+  pids_limit: null,
+  io_read_bps: null,
+  io_write_bps: null,
+  not_in_force: [],
+};
+
+/** What is known of a child before anything of it is there. */
+export function draftInfo({ snapshot, id }: ChildPlan): SandboxInfo {
   return {
     id,
     snapshot_tag: snapshot.tag,
     netns: null,
     guest_addr: "10.42.0.2:8888",
     created_at_unix: Math.floor(Date.now() / 1000),
-    pid: child.vm.process.pid,
-    memory_limit_mib: child.limits.memory_limit_mib,
+    pid: null,
+    memory_limit_mib: null,
     has_branched: false,
     last_branch_memory_path: null,
     branch_count: 0,
-    state: "running",
+    state: "starting",
+    end: null,
     engine: snapshot.manifest.engine.name,
     isolation: snapshot.manifest.engine.isolation,
+    hostname: id,
+    spawn_ms: null,
+    limits: unlimited,
+    identity: null,
+  };
+}
+
+function openedInfo(
+  draft: SandboxInfo,
+  child: {
+    readonly vm: RestoredVm;
+    readonly identity: Attestation;
+    readonly timings: ChildTimings;
+  },
+): SandboxInfo {
+  return {
+    ...draft,
+    pid: child.vm.process.pid,
+    state: "running",
     hostname: child.identity.hostname,
     spawn_ms: Math.round(child.timings.identityMs * 10) / 10,
-    limits: child.limits,
     identity: child.identity,
   };
 }

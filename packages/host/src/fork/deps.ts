@@ -3,7 +3,9 @@ import type { Engine } from "../engine/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
+import type { History } from "./history.ts";
 import type { LimitKeeper } from "./limits.ts";
+import type { OnStep } from "./steps.ts";
 
 /** What every part of the domain works with; built once by openForkService. */
 export interface ForkDeps {
@@ -16,4 +18,8 @@ export interface ForkDeps {
   readonly sandboxesOutlive: boolean;
   /** The process that owns what this service makes. */
   readonly owner: ProcessIdentity;
+  /** The sandboxes that ended; null for an owner whom nobody asks about them. */
+  readonly history: History | null;
+  /** Told of every step of the journal. */
+  readonly onStep: OnStep;
 }

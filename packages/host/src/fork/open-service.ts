@@ -3,19 +3,21 @@ import type { DataPaths } from "../config/data-paths.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import type { Logger } from "../lib/log.ts";
-import { identifyProcess, isAlive } from "../linux/proc.ts";
+import { identifyProcess } from "../linux/proc.ts";
 import { kernelStagingDir } from "../store/kernels.ts";
+import { layout } from "../store/layout.ts";
 import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
+import { History } from "./history.ts";
 import { LimitKeeper } from "./limits.ts";
-import { readRecord } from "./record.ts";
+import { recover, sweepWorkDirs } from "./recover.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
 import { StateView } from "./state-view.ts";
-import { orphanedWorkDirs, reapWorkDir } from "./work-dir.ts";
+import type { OnStep } from "./steps.ts";
 
 export interface ServiceOptions {
   readonly paths: DataPaths;
@@ -24,9 +26,14 @@ export interface ServiceOptions {
   readonly log: Logger;
   /** Where to write state.json; null writes none. */
   readonly stateFile: string | null;
+  /** Told of every step of the journal, for tests that stop there. */
+  readonly onStep?: OnStep;
 }
 
-/** Throws data_dir_locked when another daemon owns the directory, permission_denied. */
+/**
+ * Throws data_dir_locked when another daemon owns the directory, state_corrupt when a record cannot
+ * be read, permission_denied.
+ */
 export async function openForkService(options: ServiceOptions): Promise<ForkService> {
   const owner = identifyProcess(process.pid);
   if (owner === undefined) throw new ForkdError("internal", "/proc does not know this process");
@@ -40,6 +47,8 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     log: options.log,
     owner,
     sandboxesOutlive: options.owner === "daemon",
+    history: lock === null ? null : await History.open(layout.endedDir(options.paths)),
+    onStep: options.onStep ?? (() => undefined),
   };
   const { stateFile } = options;
   const source = {
@@ -48,8 +57,8 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   };
   const view = stateFile === null ? null : new StateView(stateFile, source, options.log);
   const changed = (): void => view?.changed();
-  const sandboxes: Sandboxes = new Sandboxes(deps, changed);
-  if (deps.sandboxesOutlive) await sandboxes.adoptAll();
+  const sandboxes: Sandboxes = new Sandboxes({ deps, changed });
+  await (deps.sandboxesOutlive ? recover(deps, sandboxes) : sweepWorkDirs(deps));
   await sweep(deps);
   const bakes = new Bakes(deps);
   changed();
@@ -60,6 +69,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     deleteSnapshot: (tag) => store.remove(tag).finally(changed),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
+    listEndedSandboxes: () => sandboxes.listEnded(),
     limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),
     kill: (id) => sandboxes.kill(id),
@@ -80,13 +90,8 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   };
 }
 
-/** Removes what processes that are gone have left: work, half snapshots, half images. */
-async function sweep({ paths, store, log, owner }: ForkDeps): Promise<void> {
-  for (const dir of await orphanedWorkDirs(paths)) {
-    // A daemon's sandbox waits for the next daemon; a command line must not end it.
-    const record = await readRecord(dir);
-    if (record === undefined || !isAlive(record.process)) await reapWorkDir(dir, { owner, log });
-  }
+/** Removes what processes that are gone have left: half snapshots, half images. */
+async function sweep({ paths, store }: ForkDeps): Promise<void> {
   await store.sweep();
   await removeLeftovers(rootfsStagingDir(paths));
   await removeLeftovers(kernelStagingDir(paths));

@@ -1,49 +1,117 @@
-import { readFile } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { type SandboxInfo, sandboxInfoSchema } from "@forkd/api";
+import {
+  ForkdError,
+  type SandboxEnd,
+  type SandboxInfo,
+  sandboxEndSchema,
+  sandboxInfoSchema,
+} from "@forkd/api";
 import { z } from "zod";
-import { replaceFile } from "../lib/atomic.ts";
+import { isErrno } from "../lib/atomic.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
+import { type Resource, resourceSchema } from "./resources.ts";
 
-const recordFile = "sandbox.json";
+export const recordFile = "sandbox.json";
+const recordFormat = 2;
 const recordBytesMax = 256 * 1024;
+/** More resources than one sandbox ever takes. */
+const resourcesMax = 32;
 /** Each attach that a crash cut off leaves one more token that the agent may be listening for. */
 export const tokensMax = 8;
 
-const identitySchema = z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() });
-const recordSchema = z.object({
-  format: z.literal(1),
-  info: sandboxInfoSchema,
-  process: identitySchema,
-  attach_tokens: z
-    .array(z.string().regex(/^[0-9a-f]{32}$/))
-    .min(1)
-    .max(tokensMax),
+export const processIdentitySchema = z.object({
+  pid: z.int(),
+  startTicks: z.int(),
+  bootId: z.string(),
 });
 
-/** All that a later owner needs to take a sandbox over, in its work directory. */
+const recordSchema = z.object({
+  format: z.literal(recordFormat),
+  phase: z.enum(["starting", "running", "ending"]),
+  outlives: z.boolean(),
+  boot_id: z.string(),
+  info: sandboxInfoSchema,
+  resources: z.array(resourceSchema).max(resourcesMax),
+  process: processIdentitySchema.nullable(),
+  attach_tokens: z.array(z.string().regex(/^[0-9a-f]{32}$/)).max(tokensMax),
+  end: sandboxEndSchema.nullable(),
+});
+
+/** All that a later owner needs to take a sandbox over, or to undo it; in its work directory. */
 export interface SandboxRecord {
+  /** `starting` and `ending` ones are undone by whoever comes next, `running` ones adopted. */
+  readonly phase: "starting" | "running" | "ending";
+  /** Whether it lives on after its owner; a command line's does not. */
+  readonly outlives: boolean;
+  /** The boot of the host in which it was made: it is gone in any other. */
+  readonly bootId: string;
   readonly info: SandboxInfo;
-  readonly process: ProcessIdentity;
+  /** Written before each is taken, in that order. */
+  readonly resources: readonly Resource[];
+  /** Null before it runs; until then its VMM is known by its current directory. */
+  readonly process: ProcessIdentity | null;
   /** What the agent may be listening for, the likeliest last. */
   readonly attachTokens: readonly string[];
+  /** Why it ends; null before it does. */
+  readonly end: SandboxEnd | null;
 }
 
-/** VMs do not survive a crash of the host, so the record need only survive one of the daemon. */
-export async function writeRecord(workDir: string, record: SandboxRecord): Promise<void> {
-  const { info, process, attachTokens } = record;
-  const text = JSON.stringify({ format: 1, info, process, attach_tokens: attachTokens });
-  await replaceFile(join(workDir, recordFile), text);
+export function renderRecord(record: SandboxRecord): string {
+  const { phase, outlives, bootId, info, resources, process, attachTokens, end } = record;
+  return JSON.stringify({
+    format: recordFormat,
+    phase,
+    outlives,
+    boot_id: bootId,
+    info,
+    resources,
+    process,
+    attach_tokens: attachTokens,
+    end,
+  });
 }
 
-/** Undefined when there is none that can be trusted: the sandbox was never finished. */
+/** Undefined when there is none. Throws state_corrupt with the file and what is wrong in it. */
 export async function readRecord(workDir: string): Promise<SandboxRecord | undefined> {
-  const text = await readFile(join(workDir, recordFile), "utf8").catch(() => undefined);
-  if (text === undefined || text.length > recordBytesMax) return undefined;
+  const path = join(workDir, recordFile);
+  const text = await readSmallFile(path, recordBytesMax);
+  return text === undefined ? undefined : parseRecord(path, text);
+}
+
+/** Throws state_corrupt. */
+export function parseRecord(path: string, text: string): SandboxRecord {
+  const { boot_id, attach_tokens, format: _, ...rest } = parseState(path, text, recordSchema);
+  return { ...rest, bootId: boot_id, attachTokens: attach_tokens };
+}
+
+/** Throws state_corrupt with the file and what is wrong in it. */
+export function parseState<T>(path: string, text: string, schema: z.ZodType<T>): T {
+  let value: unknown;
   try {
-    const { info, process, attach_tokens } = recordSchema.parse(JSON.parse(text));
-    return { info, process, attachTokens: attach_tokens };
-  } catch {
-    return undefined;
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new ForkdError("state_corrupt", `${path} is damaged: it is no JSON`, { cause: error });
   }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  const field = issue?.path.join(".") ?? "";
+  throw new ForkdError("state_corrupt", `${path} is damaged: ${field}: ${issue?.message}`);
+}
+
+/** Undefined when there is none. Throws state_corrupt when it is longer than any of ours. */
+export async function readSmallFile(path: string, bytesMax: number): Promise<string | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, "r");
+  } catch (error) {
+    if (isErrno(error, "ENOENT") || isErrno(error, "ENOTDIR")) return undefined;
+    throw error;
+  }
+  await using file = handle;
+  const buffer = Buffer.alloc(bytesMax + 1);
+  const { bytesRead } = await file.read(buffer, 0, buffer.length, 0);
+  if (bytesRead <= bytesMax) return buffer.toString("utf8", 0, bytesRead);
+  throw new ForkdError("state_corrupt", `${path} is damaged: it is over ${bytesMax} bytes`);
 }

@@ -10,18 +10,24 @@ import {
   parseSandboxId,
   type SandboxId,
   type SandboxInfo,
-  toForkdError,
 } from "@forkd/api";
 import { evaluate, exec, ping } from "../agent/guest.ts";
+import type { AgentSession } from "../agent/session.ts";
+import { withDeadline } from "../lib/deadline.ts";
 import { Semaphore } from "../lib/semaphore.ts";
 import type { Snapshot } from "../store/snapshots.ts";
-import { adoptSandbox } from "./adopt.ts";
-import { type Child, type ForkedChild, forkChild } from "./child.ts";
+import { type Child, draftInfo, type ForkedChild, forkChild } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
+import { Journal } from "./journal.ts";
+import type { EndCause, StateBounds } from "./lifecycle.ts";
+import { renderRecord, type SandboxRecord } from "./record.ts";
+import { type BranchScope, endedError, Sandbox, type SandboxOptions } from "./sandbox.ts";
 import type { SpawnedSandbox, SpawnRequest } from "./service.ts";
-import { orphanedWorkDirs, reapWorkDir, removeWorkDir } from "./work-dir.ts";
+import { createWorkDir } from "./work-dir.ts";
 
 const pingTimeoutMs = 3_000;
+/** For who asks something of a sandbox that is not open yet; longer than most starts take. */
+const openWaitMs = 30_000;
 const isolationRank = { "vm-emulated": 0, vm: 1 } as const;
 
 /** One child of a spawn. */
@@ -32,32 +38,149 @@ interface ForkOrder {
   readonly started: number;
   /** Aborts when the spawn is given up. */
   readonly signal: AbortSignal;
+  /** Every sandbox that was begun. */
+  readonly begun: Sandbox[];
 }
 
-/** The live sandboxes of one owner. */
+export interface SandboxesOptions {
+  readonly deps: ForkDeps;
+  /** Called after every change of what `list` gives. */
+  readonly changed: () => void;
+  readonly boundsMs?: StateBounds;
+}
+
+/** The sandboxes of one owner: the live ones, and those that it remembers. */
 export class Sandboxes {
+  readonly #options: SandboxesOptions;
   readonly #deps: ForkDeps;
-  readonly #changed: () => void;
-  readonly #live = new Map<SandboxId, Child>();
+  readonly #live = new Map<SandboxId, Sandbox>();
   readonly #restores = new Semaphore({
     places: limits.concurrentRestoresMax,
     waitingMax: limits.queuedRestoresMax,
     what: "restores",
   });
   #engineVersion: Promise<string> | undefined;
-  readonly #forgetting = new Map<SandboxId, Promise<void>>();
-  readonly #forking = new Set<Promise<unknown>>();
+  readonly #spawning = new Set<Promise<unknown>>();
   #closed = false;
-  #detached = false;
 
-  /** `changed` is called after every change of what `list` gives. */
-  constructor(deps: ForkDeps, changed: () => void) {
-    this.#deps = deps;
-    this.#changed = changed;
+  constructor(options: SandboxesOptions) {
+    this.#options = options;
+    this.#deps = options.deps;
   }
 
-  /** All or nothing. */
+  /** All or nothing: when one child fails, those that wait are not begun and the others end. */
   async spawn(request: SpawnRequest): Promise<SpawnedSandbox[]> {
+    const spawning = this.#spawn(request);
+    this.#spawning.add(spawning);
+    return await spawning.finally(() => this.#spawning.delete(spawning));
+  }
+
+  /** Takes over a sandbox that an owner who is gone left running. */
+  adopt(journal: Journal, start: SandboxOptions["start"]): Sandbox {
+    return this.#begin(journal, start);
+  }
+
+  /** Leaves every sandbox running, for the next owner of the data directory. */
+  async detachAll(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#spawning);
+    const ending = [...this.#live.values()].filter(({ info }) => info.state === "ending");
+    await Promise.allSettled(ending.map(({ ended }) => ended));
+    for (const sandbox of this.#live.values()) sandbox.detach();
+  }
+
+  /** Ends every sandbox, those that are still being forked too. */
+  async killAll(): Promise<void> {
+    this.#closed = true;
+    const drained: EndCause = { reason: "drained", detail: "its owner stopped" };
+    await Promise.all([...this.#live.values()].map((sandbox) => sandbox.kill(drained)));
+    await Promise.allSettled(this.#spawning);
+  }
+
+  /** The live ones. */
+  list(): SandboxInfo[] {
+    return [...this.#live.values()].map(({ info }) => info);
+  }
+
+  /** Those that have ended and are remembered, the latest first. */
+  async listEnded(): Promise<SandboxInfo[]> {
+    return (await this.#deps.history?.list()) ?? [];
+  }
+
+  /** A live one, or one that is remembered. Throws sandbox_not_found. */
+  async get(id: SandboxId): Promise<SandboxInfo> {
+    const info = this.#live.get(id)?.info ?? (await this.#deps.history?.get(id));
+    if (info !== undefined) return info;
+    throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
+  }
+
+  /** Idempotent while it is remembered. Throws sandbox_not_found for one that never was. */
+  async kill(id: SandboxId): Promise<void> {
+    const sandbox = this.#live.get(id);
+    if (sandbox === undefined) await this.get(id);
+    else await sandbox.kill({ reason: "killed", detail: "somebody asked for it" });
+  }
+
+  /**
+   * Runs one branch of a sandbox; see {@link Sandbox.branch}. Throws sandbox_busy while another one
+   * is under way, sandbox_ended, sandbox_not_found.
+   */
+  async whileBranching<T>(
+    id: SandboxId,
+    work: (child: Child, scope: BranchScope) => Promise<T>,
+  ): Promise<T> {
+    const sandbox = await this.#find(id);
+    return await sandbox.branch(work);
+  }
+
+  async ping(id: SandboxId): Promise<Pong> {
+    const session = await this.#session(id);
+    const started = performance.now();
+    const pong = await ping(session, pingTimeoutMs);
+    const rttUs = Math.round((performance.now() - started) * 1000);
+    const { agent } = await session.hello;
+    return { ...pong, agent_version: agent, agent_rtt_us: rttUs };
+  }
+
+  async exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult> {
+    return await this.#call(id, (session) => exec(session, request, signal));
+  }
+
+  async eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult> {
+    return await this.#call(id, (session) => evaluate(session, request, signal));
+  }
+
+  /** A call that its sandbox's end cut off is told of that end. */
+  async #call<T>(id: SandboxId, work: (session: AgentSession) => Promise<T>): Promise<T> {
+    const session = await this.#session(id);
+    try {
+      return await work(session);
+    } catch (error) {
+      const end = this.#live.get(id)?.info.end ?? (await this.#endOf(id));
+      throw end === null ? error : endedError(id, end);
+    }
+  }
+
+  async #endOf(id: SandboxId): Promise<SandboxInfo["end"]> {
+    return (await this.#deps.history?.get(id))?.end ?? null;
+  }
+
+  async #session(id: SandboxId): Promise<AgentSession> {
+    const sandbox = await this.#find(id);
+    const child = await withDeadline(sandbox.opened, openWaitMs, `the start of ${id}`);
+    return await child.agent.session();
+  }
+
+  /** Throws sandbox_not_found, or sandbox_ended with how it did. */
+  async #find(id: SandboxId): Promise<Sandbox> {
+    const sandbox = this.#live.get(id);
+    const info = sandbox?.info ?? (await this.get(id));
+    if (sandbox !== undefined && info.end === null) return sandbox;
+    if (info.end !== null) throw endedError(id, info.end);
+    throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
+  }
+
+  async #spawn(request: SpawnRequest): Promise<SpawnedSandbox[]> {
     const started = performance.now();
     const snapshot = await this.#deps.store.open(request.tag);
     await this.#requireCompatible(snapshot, request);
@@ -67,152 +190,86 @@ export class Sandboxes {
     const onAbort = (): void => doomed.abort(request.signal?.reason);
     request.signal?.addEventListener("abort", onAbort, { once: true });
     if (request.signal?.aborted) onAbort();
-    const attempts = Array.from({ length: request.count }, () =>
-      this.#fork({ snapshot, request, started, signal: doomed.signal }),
-    );
-    for (const attempt of attempts) {
-      attempt.catch((error: unknown) => doomed.abort(error));
-      this.#track(attempt);
-    }
+    const order = { snapshot, request, started, signal: doomed.signal, begun: [] };
+    const attempts = Array.from({ length: request.count }, () => this.#fork(order));
+    for (const attempt of attempts) attempt.catch((error: unknown) => doomed.abort(error));
     const results = await Promise.allSettled(attempts);
     request.signal?.removeEventListener("abort", onAbort);
-    const children = results.filter((result) => result.status === "fulfilled");
-    if (doomed.signal.aborted) {
-      // Not kill(): one that died meanwhile has no id any more, and must not hide the reason.
-      await Promise.allSettled(children.map(({ value }) => this.#end(value)));
-      throw doomed.signal.reason;
+    if (!doomed.signal.aborted) {
+      return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
     }
-    return children.map(({ value: { info, timings } }) => ({ info, timings }));
+    await this.#endSpawn(order);
+    throw doomed.signal.reason;
   }
 
-  /** Takes over what an owner that is gone has left running, and ends what cannot be. */
-  async adoptAll(): Promise<void> {
-    for (const workDir of await orphanedWorkDirs(this.#deps.paths)) {
-      try {
-        const { vm, session, record } = await adoptSandbox(this.#deps, workDir);
-        const { info } = record;
-        this.#keep({ id: parseSandboxId(info.id), vm, session, workDir, info });
-        this.#deps.log.info("adopted a sandbox", { id: info.id });
-      } catch (error) {
-        const { code, message } = toForkdError(error);
-        this.#deps.log.warn("a sandbox cannot be adopted", { workDir, code, message });
-        await reapWorkDir(workDir, this.#deps);
-      }
-    }
+  async #endSpawn({ begun }: ForkOrder): Promise<void> {
+    const detail = "another child of its spawn failed, or nobody waits for them any more";
+    await Promise.allSettled(begun.map((each) => each.kill({ reason: "spawn_failed", detail })));
   }
 
-  /** Leaves every sandbox running, for the next owner of the data directory. */
-  async detachAll(): Promise<void> {
-    this.#closed = true;
-    await Promise.allSettled(this.#forking);
-    this.#detached = true;
-    for (const { session } of this.#live.values()) session.close();
-  }
-
-  list(): SandboxInfo[] {
-    return [...this.#live.values()].map((child) => child.info);
-  }
-
-  get(id: SandboxId): SandboxInfo {
-    return this.#find(id).info;
-  }
-
-  async kill(id: SandboxId): Promise<void> {
-    const child = this.#find(id);
-    await this.#end(child);
-  }
-
-  /** Ends every sandbox, those that are still being forked too. */
-  async killAll(): Promise<void> {
-    this.#closed = true;
-    await Promise.allSettled(this.#forking);
-    await Promise.all([...this.#live.values()].map((child) => this.#end(child)));
-    await Promise.allSettled(this.#forgetting.values());
-  }
-
-  async ping(id: SandboxId): Promise<Pong> {
-    const { session } = this.#find(id);
-    const started = performance.now();
-    const pong = await ping(session, pingTimeoutMs);
-    const rttUs = Math.round((performance.now() - started) * 1000);
-    const { agent } = await session.hello;
-    return { ...pong, agent_version: agent, agent_rtt_us: rttUs };
-  }
-
-  exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult> {
-    return exec(this.#find(id).session, request, signal);
-  }
-
-  eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult> {
-    return evaluate(this.#find(id).session, request, signal);
-  }
-
-  #find(id: SandboxId): Child {
-    const child = this.#live.get(id);
-    if (child !== undefined) return child;
-    throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
-  }
-
-  #fork({ snapshot, request, started, signal }: ForkOrder): Promise<ForkedChild> {
+  #fork(order: ForkOrder): Promise<SpawnedSandbox> {
+    const { snapshot, request, started, signal } = order;
     return this.#restores.run(async () => {
       this.#requireOpen();
       signal.throwIfAborted();
       const { limits: asked } = request;
       const plan = { deps: this.#deps, snapshot, id: newSandboxId(), limits: asked, started };
-      const child = await forkChild(plan);
-      this.#keep(child);
-      if (this.#closed) await this.#end(child);
-      this.#requireOpen();
-      request.onChild?.({ info: child.info, timings: child.timings });
-      return child;
+      const journal = await this.#openJournal(plan.id, draftInfo(plan));
+      let child: ForkedChild | undefined;
+      const sandbox = this.#begin(journal, async (_, scope) => {
+        child = await forkChild(plan, journal, scope);
+        return child;
+      });
+      order.begun.push(sandbox);
+      const onAbort = (): void => void this.#endSpawn(order);
+      signal.addEventListener("abort", onAbort, { once: true });
+      await sandbox.opened.finally(() => signal.removeEventListener("abort", onAbort));
+      if (child === undefined) throw new ForkdError("internal", "an open sandbox has no child");
+      const spawned = { info: sandbox.info, timings: child.timings };
+      request.onChild?.(spawned);
+      return spawned;
     }, signal);
   }
 
-  #track(attempt: Promise<unknown>): void {
-    this.#forking.add(attempt);
-    const done = (): void => void this.#forking.delete(attempt);
-    attempt.then(done, done);
+  /** The intent is on disk before anything is taken. */
+  async #openJournal(id: SandboxId, info: SandboxInfo): Promise<Journal> {
+    const { paths, owner, sandboxesOutlive, onStep } = this.#deps;
+    const record: SandboxRecord = {
+      phase: "starting",
+      outlives: sandboxesOutlive,
+      bootId: owner.bootId,
+      info,
+      resources: [],
+      process: null,
+      attachTokens: [],
+      end: null,
+    };
+    const files = { "sandbox.json": renderRecord(record) };
+    const workDir = await createWorkDir(paths, { name: id, owner, files });
+    onStep("start_recorded");
+    return new Journal(workDir, record, onStep);
   }
 
-  #keep(child: Child): void {
-    this.#live.set(child.id, child);
-    this.#changed();
-    void child.vm.ended.then(() => this.#forgetDead(child));
+  #begin(journal: Journal, start: SandboxOptions["start"]): Sandbox {
+    const { changed, boundsMs } = this.#options;
+    const sandbox = new Sandbox({
+      deps: this.#deps,
+      journal,
+      start,
+      onChange: changed,
+      ...(boundsMs === undefined ? {} : { boundsMs }),
+    });
+    this.#live.set(sandbox.id, sandbox);
+    changed();
+    void sandbox.ended.then(() => {
+      this.#live.delete(sandbox.id);
+      changed();
+    });
+    return sandbox;
   }
 
   #requireOpen(): void {
     if (this.#closed) throw new ForkdError("busy", "forkd is shutting down");
-  }
-
-  async #end(child: Child): Promise<void> {
-    await child.vm.stop();
-    await this.#forget(child);
-  }
-
-  async #forgetDead(child: Child): Promise<void> {
-    if (this.#detached) return;
-    try {
-      await this.#forget(child);
-    } catch (error) {
-      this.#deps.log.error("a dead sandbox left its directory", { id: child.id, error });
-    }
-  }
-
-  /** Idempotent: a VM that is killed comes here twice, by the kill and by its end. */
-  #forget(child: Child): Promise<void> {
-    const begun = this.#forgetting.get(child.id);
-    if (begun !== undefined) return begun;
-    const forgetting = this.#clean(child).finally(() => this.#forgetting.delete(child.id));
-    this.#forgetting.set(child.id, forgetting);
-    return forgetting;
-  }
-
-  async #clean(child: Child): Promise<void> {
-    this.#live.delete(child.id);
-    this.#changed();
-    child.session.close();
-    await this.#deps.limits.release(child.id);
-    await removeWorkDir(child.workDir, this.#deps.owner);
   }
 
   async #requireCompatible({ tag, manifest }: Snapshot, request: SpawnRequest): Promise<void> {

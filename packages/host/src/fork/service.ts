@@ -102,11 +102,18 @@ export interface ForkService {
 
   /** All or nothing: when one child fails, none is left. */
   spawn(request: SpawnRequest): Promise<SpawnedSandbox[]>;
+  /** The live ones. */
   listSandboxes(): SandboxInfo[];
+  /** Those that have ended and are remembered, the latest first. */
+  listEndedSandboxes(): Promise<SandboxInfo[]>;
   /** What this host can enforce, by trying once. */
   limitSupport(): Promise<readonly LimitSupport[]>;
-  getSandbox(id: SandboxId): SandboxInfo;
-  /** Ends the VM and everything that it held; returns when it is gone. */
+  /** A live one, or one that is remembered. */
+  getSandbox(id: SandboxId): Promise<SandboxInfo>;
+  /**
+   * Ends the VM and everything that it held, in whatever state it is; returns when it is gone, and
+   * at once for one that has ended and is remembered.
+   */
   kill(id: SandboxId): Promise<void>;
   /**
    * Makes a snapshot of a running sandbox, which runs on whatever happens. With `wait: false` it

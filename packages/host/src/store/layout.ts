@@ -7,6 +7,8 @@ export const snapshotFiles = {
   manifest: "snapshot.json",
   vmstate: "vmstate",
   memory: "memory.bin",
+  diff: "memory.diff",
+  index: "memory.index",
 } as const;
 
 /** The only place that joins a tag into a path: its type says that it was validated. */
@@ -14,5 +16,11 @@ export const layout = {
   snapshotDir: (paths: DataPaths, tag: SnapshotTag): string => join(paths.snapshotsDir, tag),
   rootImage: (paths: DataPaths, sha256: string): string => join(paths.rootfsDir, `${sha256}.img`),
   stateFile: (paths: DataPaths): string => join(paths.dataDir, "state.json"),
+  /** What is remembered of sandboxes that ended. */
+  endedDir: (paths: DataPaths): string => join(paths.dataDir, "ended"),
   daemonLock: (paths: DataPaths): string => join(paths.dataDir, "daemon.lock"),
+  /** What is known of the bytes of each layer, by the hash of its manifest. */
+  verifiedDir: (paths: DataPaths): string => join(paths.cacheDir, "verified"),
+  /** Images of chains that do not fit into memory. */
+  overlaysDir: (paths: DataPaths): string => join(paths.cacheDir, "overlays"),
 };

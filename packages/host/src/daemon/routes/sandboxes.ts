@@ -1,4 +1,4 @@
-import { limits } from "@forkd/api";
+import { ForkdError, limits, type SandboxInfo } from "@forkd/api";
 import { askedLimits } from "../../fork/asked-limits.ts";
 import type { ForkService } from "../../fork/service.ts";
 import { requestGate } from "../gate.ts";
@@ -13,8 +13,11 @@ type SandboxRoutes = Pick<
 export function sandboxRoutes(service: ForkService): SandboxRoutes {
   const spawns = requestGate(limits.concurrentSpawnsMax, "spawn requests");
   return {
-    listSandboxes: () => service.listSandboxes(),
-    createSandboxes: async ({ body }) => {
+    listSandboxes: async ({ query }) => {
+      const live = service.listSandboxes();
+      return query.ended ? [...live, ...(await service.listEndedSandboxes())] : live;
+    },
+    createSandboxes: async ({ body, signal }) => {
       const spawned = await spawns.run(() =>
         // The prefix is upstream's; its clients and its runbook search for it.
         prefixFaults("restore_many", () =>
@@ -23,6 +26,7 @@ export function sandboxRoutes(service: ForkService): SandboxRoutes {
             count: body.n,
             limits: askedLimits(body),
             minIsolation: body.min_isolation ?? null,
+            signal,
           }),
         ),
       );
@@ -30,10 +34,24 @@ export function sandboxRoutes(service: ForkService): SandboxRoutes {
     },
     branchSandbox: ({ params, body }) =>
       prefixFaults("branch", () => service.branch(params.id, body)),
-    getSandbox: ({ params }) => service.getSandbox(params.id),
+    getSandbox: async ({ params, query }) => {
+      const info = await service.getSandbox(params.id);
+      if (!query.ended) requireNotDeleted(info);
+      return info;
+    },
     deleteSandbox: async ({ params }) => {
       await service.kill(params.id);
       return undefined;
     },
   };
+}
+
+/** Upstream's clients expect that a sandbox is not there any more once they have deleted it. */
+function requireNotDeleted({ id, state, end }: SandboxInfo): void {
+  if (state !== "ended" || end?.reason !== "killed") return;
+  const at = new Date(end.at_unix_ms).toISOString();
+  const message = `sandbox '${id}' not found: it ended at ${at} (${end.reason}: ${end.detail})`;
+  throw new ForkdError("sandbox_not_found", message, {
+    hint: "ask with ?ended=true for what is remembered of it",
+  });
 }

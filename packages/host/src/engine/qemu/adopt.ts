@@ -63,7 +63,13 @@ class AdoptedProcess implements VmProcess {
       process.kill(this.identity.pid, "SIGKILL");
       await waitUntilGone(this.identity, lingerMs);
     }
-    return { stopped: this.#stopped, exitCode: null, signal: null, log: logTail(workDir) };
+    return {
+      stopped: this.#stopped,
+      exitCode: null,
+      signal: null,
+      guestOff: null,
+      log: logTail(workDir),
+    };
   }
 
   async stop(): Promise<VmEnd> {

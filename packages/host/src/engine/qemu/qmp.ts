@@ -43,13 +43,22 @@ export class Qmp {
   #pending = "";
   #lastId = 0;
   #failure: ForkdError | undefined;
+  #guestOff: string | null = null;
+  /** Resolves when the connection has ended, and with it the last event was seen. */
+  readonly closed: Promise<void>;
 
   constructor(socket: Duplex) {
     this.#socket = socket;
+    this.closed = new Promise((resolve) => socket.once("close", resolve));
     socket.setEncoding("utf8");
     socket.on("data", (text: string) => this.#receive(text));
     socket.on("error", (error) => this.#fail(`QMP broke: ${error.message}`));
     socket.on("close", () => this.#fail("QMP was closed by the VMM"));
+  }
+
+  /** QEMU's reason when the guest switched itself off (event SHUTDOWN of its QMP reference). */
+  get guestOff(): string | null {
+    return this.#guestOff;
   }
 
   /** Runs one command; throws engine_failed with QEMU's words. */
@@ -105,6 +114,8 @@ export class Qmp {
   }
 
   #receiveEvent(event: QmpEvent): void {
+    const { guest, reason } = event.data;
+    if (event.event === "SHUTDOWN" && guest === true) this.#guestOff = String(reason);
     for (const waiter of this.#waiters) if (waiter.matches(event)) waiter.resolve(event);
   }
 

@@ -18,6 +18,8 @@ import { captureQemu } from "./capture.ts";
 import type { Qmp } from "./qmp.ts";
 
 const channelTimeoutMs = 10_000;
+/** From the end of the process to the last bytes of its monitor. */
+const lastEventsMs = 500;
 
 interface QemuVmParts {
   readonly process: VmProcess;
@@ -36,7 +38,12 @@ export class QemuVm implements BootedVm, RestoredVm {
   constructor(parts: QemuVmParts) {
     this.#parts = parts;
     this.timings = parts.timings;
-    this.ended = parts.process.ended;
+    this.ended = parts.process.ended.then(async (end) => {
+      const { promise: late, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, lastEventsMs);
+      await Promise.race([parts.qmp.closed, late]).finally(() => clearTimeout(timer));
+      return { ...end, guestOff: parts.qmp.guestOff };
+    });
   }
 
   get process(): ProcessIdentity {
