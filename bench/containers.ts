@@ -100,7 +100,7 @@ export async function measureContainers(order: ContainerOrder): Promise<Containe
   };
   const spec = containerSpec("/mnt/root", order.env);
   const worker = join(import.meta.dirname, "container-worker.ts");
-  const node = [process.execPath, "--conditions=source", worker];
+  const node = [process.execPath, "--conditions=forkd-source", worker];
   const enter = ["unshare", "--mount", "sh", "-c", enterScript, "sh", order.rootImage];
   try {
     const input = JSON.stringify({ order: workerOrder, spec });

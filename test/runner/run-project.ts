@@ -36,7 +36,7 @@ function testFiles(project: NodeProject, filter: string | null): string[] {
 function nodeArgs(project: NodeProject, options: RunOptions, files: string[]): string[] {
   return [
     process.execPath,
-    "--conditions=source",
+    "--conditions=forkd-source",
     "--disable-warning=ExperimentalWarning",
     "--test",
     // No --test-force-exit: a file that exits by force can lose results that are still in its pipe.
