@@ -39,6 +39,7 @@ test("directories are removed with their contents in few, listed files", () => {
 const entries = [
   /^packages\/[a-z]+\/src\/index\.ts$/,
   /^packages\/host\/src\/(cli|daemon)\/main\.ts$/,
+  /^packages\/mcp\/src\/main\.ts$/,
 ];
 
 function importsOf(file: SourceFile): string[] {

@@ -1,0 +1,32 @@
+import { type ErrorCode, errorTable, type ForkdError } from "@forkd/api";
+import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
+
+/**
+ * What a model can do about a failure. The table's own hints name commands of a terminal, which it
+ * may not have.
+ */
+const hints: Partial<Record<ErrorCode, string>> = {
+  bad_request: "mend the arguments that the message names, and call the tool again",
+  sandbox_not_found: "call list_sandboxes for the ids that there are",
+  sandbox_ended: "fork a new one with spawn_sandboxes",
+  snapshot_not_found: "call list_snapshots for the tags that there are",
+  snapshot_exists: "choose another tag, or remove this one with delete_snapshot",
+  snapshot_not_ready: "wait until list_snapshots shows status ready",
+  snapshot_incomplete: "fork another snapshot; this one can only be removed with delete_snapshot",
+  agent_unavailable: "call ping_sandbox; if it fails too, kill_sandbox and fork a new one",
+  deadline_exceeded: "call it again with a larger timeout_secs",
+  unauthorized: "the operator must give this server the daemon's token in FORKD_TOKEN",
+  daemon_unreachable: "the operator must start forkd-controller, or name its address in FORKD_URL",
+};
+
+/** A failed call, in words and as an object: code, message, hint, when to try again. */
+export function problemResult(error: ForkdError): CallToolResult {
+  const { code, message, retryAfterSecs } = error;
+  const hint = error.hint === errorTable[code].hint ? (hints[code] ?? error.hint) : error.hint;
+  const retry = retryAfterSecs === null ? "" : `\nretry: after ${retryAfterSecs} s`;
+  return {
+    isError: true,
+    content: [{ type: "text", text: `error ${code}: ${message}\nhint: ${hint}${retry}` }],
+    structuredContent: { error: message, code, hint, retry_after_secs: retryAfterSecs },
+  };
+}
