@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -92,6 +94,12 @@ void device_wait(const char *name) {
     (void)ignored;
   }
   close(notify);
+}
+
+void boot_priority(void) {
+  struct sched_param none = {0};
+  bool ok = sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &none) == 0;
+  if (!ok || setpriority(PRIO_PROCESS, 0, AGENT_NICE) < 0) log_line("priority: %s", strerror(errno));
 }
 
 void boot_loopback(void) {

@@ -19,6 +19,8 @@ void modules_load(void);
 void mounts_enter_root(const struct boot_options *options);
 /* The loopback interface. */
 void boot_loopback(void);
+/* Before all that it starts, which does not inherit it: a guest that is busy answers all the same. */
+void boot_priority(void);
 /* Silences the interval timer when it does not drive the clock. */
 void boot_stop_pit(void);
 /* Waits for a node in /dev by events, at most DEVICE_WAIT_MS. */

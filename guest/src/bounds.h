@@ -81,6 +81,7 @@
 #define DEVICE_WAIT_MS 10000
 #define MODULES_MAX 64
 #define CMDLINE_BYTES_MAX 4096
+#define AGENT_NICE (-20)
 #define POWEROFF_GRACE_MS 300
 
 #endif

@@ -34,6 +34,7 @@ static void run_guest(void) {
   boot_stop_pit();
   mounts_enter_root(&options);
   boot_loopback();
+  boot_priority();
   loop_init();
   log_line("make the cgroups");
   cells_init("/sys/fs/cgroup");
