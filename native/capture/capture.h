@@ -152,7 +152,7 @@ struct run_list {
 enum scan_kind {
   /* Every page that is private to the process: written since the image was mapped. */
   scan_private,
-  /* Of these, the ones written since the last scan_reset: needs tracking. */
+  /* Every page written since scan_protect or the last scan_reset. */
   scan_written,
   /* The same, and the next such scan begins here. */
   scan_reset,
@@ -164,6 +164,8 @@ void scan_prepare(const struct target *target, bool plain_pagemap);
 bool scan_has_ioctl(void);
 /* Fills `found` with the pages of that kind, sorted, joined where they touch. */
 void scan_pages(const struct target *target, enum scan_kind kind, struct run_list *found);
+/* Begins the time of scan_written; the tracker must have started. */
+void scan_protect(const struct target *target);
 void run_list_reserve(struct run_list *list, size_t capacity);
 void run_list_add(struct run_list *list, uint64_t offset, uint64_t length);
 

@@ -140,6 +140,9 @@ static uint64_t prepare(void) {
   uint64_t left;
   if (options->live) {
     tracker_start(&capture.target);
+    scan_protect(&capture.target);
+    copy_round(scan_private);
+    copier_flush(&capture.copier);
     left = copy_rounds(free_rounds_max, true);
   } else {
     scan_pages(&capture.target, scan_private, &capture.found);

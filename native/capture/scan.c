@@ -92,16 +92,31 @@ static struct scan_request request_of(const struct target *target, enum scan_kin
       .end = target->ram_address + target->ram_bytes,
       .vec = (uint64_t)(uintptr_t)scratch,
       .vec_len = regions_max,
-      .category_inverted = PAGE_FILE,
-      .category_mask = PAGE_FILE,
-      .category_anyof_mask = PAGE_PRESENT | PAGE_SWAPPED,
   };
-  if (kind != scan_private) {
-    request.category_mask |= PAGE_WRITTEN;
-    request.flags |= SCAN_CHECK_WPASYNC;
+  if (kind == scan_private) {
+    request.category_inverted = PAGE_FILE;
+    request.category_mask = PAGE_FILE;
+    request.category_anyof_mask = PAGE_PRESENT | PAGE_SWAPPED;
+    return request;
   }
+  /* Only this question is answered from the page tables alone, without a look at each page. */
+  request.category_mask = PAGE_WRITTEN;
+  request.return_mask = PAGE_WRITTEN;
+  request.flags = SCAN_CHECK_WPASYNC;
   if (kind == scan_reset) request.flags |= SCAN_WP_MATCHING;
   return request;
+}
+
+void scan_protect(const struct target *target) {
+  struct scan_request request = request_of(target, scan_reset);
+  request.vec = 0;
+  request.vec_len = 0;
+  while (request.start < request.end) {
+    if (ioctl(target->pagemap_fd, FORKD_PAGEMAP_SCAN, &request) < 0 && errno != EINTR) {
+      fail(CODE_LIVE, "the kernel does not protect the VMM's RAM: %s", strerror(errno));
+    }
+    request.start = request.walk_end;
+  }
 }
 
 static void scan_by_ioctl(const struct target *target, enum scan_kind kind,
