@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { ForkdError, toForkdError } from "@forkd/api";
+import { thaw } from "../agent/hold.ts";
 import { AgentSession } from "../agent/session.ts";
 import type { Vm } from "../engine/engine.ts";
 import type { Journal } from "./journal.ts";
@@ -92,7 +93,9 @@ export class AgentLink {
       helloTimeoutMs,
     });
     try {
-      await session.hello;
+      const { held } = await session.hello;
+      // By a branch whose owner is gone: nobody else ends it, now that a host has attached.
+      if (held) await thaw(session);
       return session;
     } catch (error) {
       session.close();
