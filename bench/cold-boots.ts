@@ -1,4 +1,4 @@
-import { limits, parseSnapshotTag, toForkdError } from "@forkd/api";
+import { ForkdError, limits, parseSnapshotTag, toForkdError } from "@forkd/api";
 import type { DataPaths } from "@forkd/host/config/data-paths.ts";
 import type { BakeImage, ForkService } from "@forkd/host/fork/service.ts";
 import { layout } from "@forkd/host/store/layout.ts";
@@ -43,8 +43,9 @@ async function bootOnce(order: ColdBootOrder, index: number): Promise<number> {
   const request = { tag, image, kernel: null, memoryMib, vcpus, warm, replace: false };
   await order.service.bake(request, () => undefined);
   try {
-    const { bake } = await readManifest(layout.snapshotDir(order.paths, tag));
-    return bake.boot_ms + bake.warm_ms;
+    const { manifest } = await readManifest(layout.snapshotDir(order.paths, tag));
+    if (manifest.bake === null) throw new ForkdError("internal", `${tag} was not baked`);
+    return manifest.bake.boot_ms + manifest.bake.warm_ms;
   } finally {
     await order.service.deleteSnapshot(tag);
   }

@@ -57,7 +57,7 @@ function parseSpawnArgs(args: readonly string[]): SpawnBench {
 
 /** The image and the machine of the snapshot, so that every contender runs the same bytes. */
 async function openSubject(paths: DataPaths, tag: SnapshotTag): Promise<Subject> {
-  const manifest = await readManifest(layout.snapshotDir(paths, tag));
+  const { manifest } = await readManifest(layout.snapshotDir(paths, tag));
   const root = await findRootImage(paths, manifest.rootfs.sha256);
   if (root === undefined) {
     throw new ForkdError("snapshot_incomplete", `the root image of ${tag} is not in the store`);

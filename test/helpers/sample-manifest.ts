@@ -1,11 +1,11 @@
 import { parseSnapshotTag } from "@forkd/api";
-import type { Manifest } from "@forkd/host/store/manifest.ts";
+import type { NewManifest, SnapshotFacts } from "@forkd/host/store/manifest.ts";
 
 /** A manifest that is valid in every field. */
-export function sampleManifest(tag: string): Manifest {
+export function sampleManifest(tag: string): NewManifest {
   return {
     format: "forkd-snapshot",
-    version: 1,
+    version: 2,
     tag: parseSnapshotTag(tag),
     created_at_unix: 1_700_000_000,
     engine: { name: "qemu", version: "7.2.0", isolation: "vm-emulated" },
@@ -19,7 +19,29 @@ export function sampleManifest(tag: string): Manifest {
       attach_token: "0".repeat(32),
       generation: 0,
     },
-    files: { vmstate: { size: 4 }, memory: { size: 4096, physical_bytes: 4096 } },
+    parent: null,
+    files: {
+      vmstate: { size: 4, sha256: "d".repeat(64) },
+      memory: { size: 512 * 1024 * 1024, physical_bytes: 4096, data_bytes: 4096 },
+      index: { size: 88, sha256: "e".repeat(64) },
+    },
     bake: { boot_ms: 1, warm_ms: 2, freeze_ms: 3, detail: "" },
+    branch: null,
+    scratch: null,
+  };
+}
+
+/** What the maker of a snapshot with that much RAM says of it. */
+export function sampleFacts(memoryMib: number): SnapshotFacts {
+  const { engine, machine, kernel, rootfs, agent, bake, branch, scratch } = sampleManifest("t");
+  return {
+    engine,
+    machine: { ...machine, memory_mib: memoryMib },
+    kernel,
+    rootfs,
+    agent,
+    bake,
+    branch,
+    scratch,
   };
 }

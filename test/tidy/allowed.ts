@@ -18,5 +18,5 @@ export const processStarters: Exceptions = {
 export const treeRemovers: Exceptions = {
   "packages/host/src/engine/qemu/probe.ts": "its own trial directory",
   "packages/host/src/fork/work-dir.ts": "the work directory of an ended sandbox",
-  "packages/host/src/store/snapshots.ts": "staging and removed snapshots, by validated name",
+  "packages/host/src/store/staging-dirs.ts": "what the store itself made, by validated name",
 };

@@ -42,6 +42,8 @@ export const limits = {
   concurrentRestoresMax: 4,
   /** Children that may wait to be restored; a spawn that would add more is answered 503. */
   queuedRestoresMax: 2000,
+  /** Links between a snapshot and its base. */
+  chainLinksMax: 64,
   /** Snapshots that one daemon bakes at a time; more are answered 503. */
   concurrentBakesMax: 2,
   /** Branches that one daemon takes at a time unless `--branch-concurrency` says otherwise. */
@@ -86,6 +88,8 @@ export const limits = {
   requestReceiveMaxMs: 30_000,
   /** How long a stopping daemon waits for requests in flight. */
   drainMaxMs: 30_000,
+  /** Branches at one time unless the daemon is told another number; more are answered 503. */
+  concurrentBranchesDefault: 4,
   /** The largest `max_pause_ms`: no branch may stop its guest for longer. */
   branchPauseMaxMs: 60_000,
   /** A branch that names no `max_pause_ms` gives up, and lets its guest go on, after this. */

@@ -27,10 +27,32 @@ export const snapshotInfoSchema = z.object({
   engine: engineNameSchema.optional(),
   isolation: isolationTierSchema.optional(),
   memory_mib: z.int().optional(),
+  /** The guest's RAM. */
+  memory_logical_bytes: z.int().optional(),
+  /** What this snapshot's own memory file takes on disk: of a link, the changed pages. */
   memory_physical_bytes: z.int().optional(),
+  /** Links between it and its base: 0 for a base. */
+  chain_depth: z.int().optional(),
+  parent_tag: z.string().optional(),
   image: z.string().optional(),
 });
 export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;
+
+/** `GET /v1/snapshots/{tag}/info`: upstream's fields, and those of the list. */
+export const snapshotInfoDetailSchema = snapshotInfoSchema.extend({
+  memory_logical_bytes: z.int(),
+  memory_physical_bytes: z.int(),
+  /** The sum of the extents of its memory file. */
+  memory_data_bytes: z.int(),
+  vmstate_bytes: z.int(),
+  /** The hash of the parent's manifest, which stands for all of it. */
+  parent_content_hash: z.string().optional(),
+  chain_depth: z.int(),
+  /** The base first. */
+  ancestors: z.string().array(),
+  dependents: z.string().array(),
+});
+export type SnapshotInfoDetail = z.infer<typeof snapshotInfoDetailSchema>;
 
 /** `POST /v1/snapshots`: boot a root image with a kernel, wait, freeze. */
 export const createSnapshotSchema = z.object({

@@ -11,7 +11,7 @@ test("a manifest survives being written and read", () => {
 
 const broken: readonly (readonly [string, object])[] = [
   ["another format", { format: "x" }],
-  ["a newer version", { version: 2 }],
+  ["a newer version", { version: 3 }],
   ["a tag that leaves the directory", { tag: "../x" }],
   ["a root image that is no hash", { rootfs: { sha256: "../../etc/passwd", ref: "" } }],
   ["an attach token of another length", { agent: { attach_token: "00" } }],
@@ -29,6 +29,15 @@ for (const [what, change] of broken) {
     });
   });
 }
+
+test("a manifest of version 1 is a base of which only sizes are known", () => {
+  const { parent: _, branch: __, scratch: ___, ...old } = sampleManifest("t");
+  const files = { vmstate: { size: 4 }, memory: { size: 4096, physical_bytes: 512 } };
+  const manifest = parseManifest(JSON.stringify({ ...old, version: 1, files }), "p");
+  assert.equal(manifest.parent, null);
+  assert.equal(manifest.files.index, null);
+  assert.equal(manifest.files.vmstate.sha256, null);
+});
 
 test("any text gives a manifest or snapshot_incomplete", () => {
   fc.assert(

@@ -8,11 +8,12 @@ import { type DataPaths, resolveDataPaths } from "@forkd/host/config/data-paths.
 import { identifyProcess } from "@forkd/host/linux/proc.ts";
 import { layout } from "@forkd/host/store/layout.ts";
 import { SnapshotStore } from "@forkd/host/store/snapshots.ts";
-import { sampleManifest } from "../../helpers/sample-manifest.ts";
+import { sampleFacts } from "../../helpers/sample-manifest.ts";
 
 const self = identifyProcess(process.pid) ?? assert.fail();
 const gone = { ...self, startTicks: self.startTicks + 1 };
 const tag = parseSnapshotTag("t");
+const mib = 1024 * 1024;
 let dir = "";
 let paths: DataPaths;
 let store: SnapshotStore;
@@ -26,14 +27,16 @@ before(async () => {
 });
 after(() => rm(dir, { recursive: true, force: true }));
 
-async function publish(owner = self): Promise<void> {
-  const staging = await new SnapshotStore(paths, owner).stage(tag);
-  await writeFile(staging.vmstateFile, "1234");
-  await writeFile(staging.memoryFile, Buffer.alloc(4096));
+async function publish(writer = store): Promise<void> {
+  const reservation = await writer.reserve(tag, { replace: false });
   try {
-    await staging.publish(sampleManifest("t"), { replace: false });
+    const staging = await reservation.stageBase();
+    await writeFile(staging.vmstateFile, "1234");
+    await writeFile(staging.memoryFile, Buffer.alloc(4096, 1));
+    await truncate(staging.memoryFile, mib);
+    await staging.publish(sampleFacts(1));
   } finally {
-    await staging.discard();
+    await reservation.release();
   }
 }
 
@@ -43,29 +46,80 @@ test("an empty store lists nothing and finds nothing", async () => {
   await assert.rejects(store.remove(tag), { code: "snapshot_not_found" });
 });
 
-test("a snapshot being staged is not listed, a published one is, once", async () => {
-  const staging = await store.stage(tag);
+test("a tag that is being written is listed once, as writing, and cannot be used", async () => {
+  const reservation = await store.reserve(tag, { replace: false });
+  reservation.note({ branched_from: "sb-1", pause_ms: 3 });
+  await reservation.stageBase();
+  const [info, ...others] = await store.list();
+  assert.deepEqual(others, []);
+  assert.equal(info?.status, "writing");
+  assert.equal(info?.bootable, false);
+  assert.equal(info?.pause_ms, 3);
+  await assert.rejects(store.open(tag), { code: "snapshot_not_ready" });
+  await assert.rejects(store.info(tag), { code: "snapshot_not_ready" });
+  await assert.rejects(store.remove(tag, "orphan"), { code: "snapshot_not_ready" });
+  await assert.rejects(store.reserve(tag, { replace: true }), { code: "snapshot_exists" });
+  await reservation.release();
   assert.deepEqual(await store.list(), []);
-  await staging.discard();
+  assert.deepEqual(await readdir(paths.snapshotsDir), []);
+});
+
+test("one that failed where nobody waited is listed with its reason until removed", async () => {
+  const reservation = await store.reserve(tag, { replace: false });
+  await reservation.stageBase();
+  await reservation.fail(Object.assign(new Error("no space"), { code: "ENOSPC" }));
+  assert.deepEqual(await readdir(paths.snapshotsDir), []);
+  const [info] = await store.list();
+  assert.equal(info?.status, "failed");
+  assert.equal(info?.warning, "no space");
+  await assert.rejects(store.open(tag), { code: "snapshot_not_ready", message: /no space/ });
+  await assert.rejects(store.reserve(tag, { replace: false }), { code: "snapshot_exists" });
+  await store.remove(tag);
+  assert.deepEqual(await store.list(), []);
+});
+
+test("a published snapshot is listed once and can be opened", async () => {
   await publish();
   const infos = await store.list();
   assert.deepEqual(
-    infos.map(({ tag, status, bootable }) => ({ tag, status, bootable })),
-    [{ tag: "t", status: "ready", bootable: true }],
+    infos.map(({ tag, status, bootable, chain_depth }) => ({ tag, status, bootable, chain_depth })),
+    [{ tag: "t", status: "ready", bootable: true, chain_depth: 0 }],
   );
+  assert.deepEqual(await readdir(paths.snapshotsDir), ["t"]);
+  const { memory } = await store.open(tag);
+  assert.equal(memory.overlay, null);
+});
+
+test("a tag that exists is not taken again, and a slower writer leaves nothing", async () => {
+  await assert.rejects(publish(), { code: "snapshot_exists" });
+  // Another process has its own view of what is being written: the rename decides.
+  const other = new SnapshotStore(paths, self);
+  await store.remove(tag);
+  const slow = await other.reserve(tag, { replace: false });
+  const staging = await slow.stageBase();
+  await writeFile(staging.vmstateFile, "1234");
+  await writeFile(staging.memoryFile, Buffer.alloc(mib));
+  await publish();
+  await assert.rejects(staging.publish(sampleFacts(1)), { code: "snapshot_exists" });
+  await slow.release();
   assert.deepEqual(await readdir(paths.snapshotsDir), ["t"]);
 });
 
-test("a tag that exists is not replaced, and the loser leaves nothing", async () => {
-  await assert.rejects(publish(), { code: "snapshot_exists" });
-  assert.deepEqual(await readdir(paths.snapshotsDir), ["t"]);
-  assert.equal((await store.open(tag)).manifest.tag, "t");
+test("a snapshot that is being replaced can be used, but not removed", async () => {
+  const reservation = await store.reserve(tag, { replace: true });
+  await store.open(tag);
+  await assert.rejects(store.remove(tag), { code: "snapshot_not_ready" });
+  assert.deepEqual(
+    (await store.list()).map(({ status }) => status),
+    ["ready"],
+  );
+  await reservation.release();
 });
 
 test("a truncated file is named, in open and in the list", async () => {
-  const { memoryFile } = await store.open(tag);
-  await truncate(memoryFile, 100);
-  const message = `${memoryFile} has 100 bytes, the manifest says 4096`;
+  const { memory } = await store.open(tag);
+  await truncate(memory.base, 100);
+  const message = `${memory.base} has 100 bytes, the manifest says ${mib}`;
   await assert.rejects(store.open(tag), { code: "snapshot_incomplete", message });
   const [info] = await store.list();
   assert.equal(info?.status, "failed");
@@ -76,11 +130,13 @@ test("a truncated file is named, in open and in the list", async () => {
 test("a removed snapshot is gone without a trace", async () => {
   await store.remove(tag);
   assert.deepEqual(await readdir(paths.snapshotsDir), []);
+  assert.deepEqual(await readdir(layout.verifiedDir(paths)), []);
 });
 
 test("a sweep removes what dead processes were writing, and nothing else", async () => {
-  await new SnapshotStore(paths, gone).stage(tag);
-  const ours = await store.stage(tag);
+  const dead = await new SnapshotStore(paths, gone).reserve(tag, { replace: false });
+  await dead.stageBase();
+  const ours = await (await store.reserve(tag, { replace: false })).stageBase();
   await mkdir(join(paths.snapshotsDir, ".other"));
   await store.sweep();
   const left = await readdir(paths.snapshotsDir);

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { isAbsolute, join, resolve } from "node:path";
 
 /** Where everything of one forkd installation lives; all paths are absolute. */
@@ -11,6 +12,8 @@ export interface DataPaths {
   readonly cacheDir: string;
   /** Sockets and locks; emptied by a reboot when it is under /run. */
   readonly runDir: string;
+  /** Images of chains that are shared in memory; a tmpfs, which a reboot empties. */
+  readonly hotDir: string;
 }
 
 export type Env = Readonly<Record<string, string | undefined>>;
@@ -22,22 +25,28 @@ export type Env = Readonly<Record<string, string | undefined>>;
 export function resolveDataPaths(env: Env, uid: number): DataPaths {
   const moved = env["FORKD_DATA_DIR"];
   if (moved !== undefined && moved !== "")
-    return pathsUnder(resolve(moved), join(resolve(moved), "run"));
-  if (uid === 0) return pathsUnder("/var/lib/forkd", "/run/forkd");
+    return pathsUnder({ dataDir: resolve(moved), runDir: join(resolve(moved), "run"), uid });
+  if (uid === 0) return pathsUnder({ dataDir: "/var/lib/forkd", runDir: "/run/forkd", uid });
   const dataHome = absolute(env["XDG_DATA_HOME"]) ?? join(env["HOME"] ?? "/tmp", ".local/share");
   const dataDir = join(dataHome, "forkd");
   const runtimeDir = absolute(env["XDG_RUNTIME_DIR"]);
-  return pathsUnder(
-    dataDir,
-    runtimeDir === undefined ? join(dataDir, "run") : join(runtimeDir, "forkd"),
-  );
+  const runDir = runtimeDir === undefined ? join(dataDir, "run") : join(runtimeDir, "forkd");
+  return pathsUnder({ dataDir, runDir, uid });
 }
 
 function absolute(path: string | undefined): string | undefined {
   return path !== undefined && isAbsolute(path) ? path : undefined;
 }
 
-function pathsUnder(dataDir: string, runDir: string): DataPaths {
+interface Roots {
+  readonly dataDir: string;
+  readonly runDir: string;
+  readonly uid: number;
+}
+
+function pathsUnder({ dataDir, runDir, uid }: Roots): DataPaths {
+  const user = uid === 0 ? "forkd" : `forkd-${uid}`;
+  const name = createHash("sha256").update(dataDir).digest("hex").slice(0, 16);
   return {
     dataDir,
     snapshotsDir: join(dataDir, "snapshots"),
@@ -46,5 +55,6 @@ function pathsUnder(dataDir: string, runDir: string): DataPaths {
     workDir: join(dataDir, "work"),
     cacheDir: join(dataDir, "cache"),
     runDir,
+    hotDir: join("/dev/shm", user, name),
   };
 }

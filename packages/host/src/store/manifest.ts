@@ -1,22 +1,29 @@
-import { readFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { engineNameSchema, ForkdError, isolationTierSchema, snapshotTagSchema } from "@forkd/api";
+import {
+  branchModeSchema,
+  engineNameSchema,
+  ForkdError,
+  isolationTierSchema,
+  snapshotTagSchema,
+} from "@forkd/api";
 import { z } from "zod";
 import { isErrno, writeFileAtomic } from "../lib/atomic.ts";
 import { snapshotFiles } from "./layout.ts";
 
 export const manifestFormat = "forkd-snapshot";
-export const manifestVersion = 1;
+export const manifestVersion = 2;
 
 /** A manifest is small; more is not ours. */
 const manifestBytesMax = 1024 * 1024;
 
 const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
+const bytesSchema = z.int().min(0);
 
-/** `snapshot.json`, docs/store-format.md. Paths are never in it: names are fixed, images by hash. */
-export const manifestSchema = z.object({
+/** What every version has. Paths are never in it: names are fixed, images by hash. */
+const commonSchema = z.object({
   format: z.literal(manifestFormat),
-  version: z.literal(manifestVersion),
   tag: snapshotTagSchema,
   created_at_unix: z.int().min(0),
   engine: z.object({
@@ -28,7 +35,7 @@ export const manifestSchema = z.object({
     accel: z.enum(["kvm", "tcg"]),
     cpu: z.string().max(256),
     vcpus: z.int().min(1).max(64),
-    memory_mib: z.int().min(1),
+    memory_mib: z.int().min(1).max(65_536),
   }),
   kernel: z.object({ vmlinuz_sha256: sha256Schema, initrd_sha256: sha256Schema }),
   rootfs: z.object({ sha256: sha256Schema, ref: z.string().max(4096) }),
@@ -40,33 +47,103 @@ export const manifestSchema = z.object({
     attach_token: z.string().regex(/^[0-9a-f]{32}$/),
     generation: z.int().min(0),
   }),
-  files: z.object({
-    vmstate: z.object({ size: z.int().min(1) }),
-    memory: z.object({ size: z.int().min(1), physical_bytes: z.int().min(0) }),
-  }),
-  bake: z.object({
-    boot_ms: z.number(),
-    warm_ms: z.number(),
-    freeze_ms: z.number(),
-    detail: z.string().max(4096),
-  }),
 });
-export type Manifest = z.infer<typeof manifestSchema>;
+
+const bakeSchema = z.object({
+  boot_ms: z.number(),
+  warm_ms: z.number(),
+  freeze_ms: z.number(),
+  detail: z.string().max(4096),
+});
+
+/** How a snapshot came from a sandbox, or from another snapshot: then `mode` is `compact`. */
+const branchSchema = z.object({
+  /** A sandbox's id, or `compact:TAG`. */
+  branched_from: z.string().max(128),
+  mode: z.enum([...branchModeSchema.options, "compact"]),
+  pause_ms: z.number().nullable(),
+  diff_ms: z.number().nullable(),
+  /** Of the changed pages: what they take on disk, and how much they are. */
+  diff_physical_bytes: bytesSchema.nullable(),
+  diff_logical_bytes: bytesSchema.nullable(),
+  warning: z.string().max(4096).nullable(),
+});
+
+const memoryFileSchema = z.object({ size: z.int().min(1), physical_bytes: bytesSchema });
+const hashedFileSchema = z.object({ size: z.int().min(1), sha256: sha256Schema });
+
+const version1Schema = commonSchema.extend({
+  version: z.literal(1),
+  files: z.object({ vmstate: z.object({ size: z.int().min(1) }), memory: memoryFileSchema }),
+  bake: bakeSchema,
+});
+
+const version2Schema = commonSchema.extend({
+  version: z.literal(manifestVersion),
+  parent: z.object({ tag: snapshotTagSchema, manifest_sha256: sha256Schema }).nullable(),
+  files: z.object({
+    vmstate: hashedFileSchema,
+    memory: memoryFileSchema.extend({ data_bytes: bytesSchema }),
+    index: hashedFileSchema,
+  }),
+  bake: bakeSchema.nullable(),
+  branch: branchSchema.nullable(),
+  scratch: z.looseObject({}).nullable(),
+});
+
+const anyVersionSchema = z.discriminatedUnion("version", [version1Schema, version2Schema]);
+type Version1 = z.infer<typeof version1Schema>;
+type Version2 = z.infer<typeof version2Schema>;
+
+/**
+ * `snapshot.json`, docs/store-format.md. What version 1 did not record is null: there its memory is
+ * a base without an index, and nothing of it can be verified but sizes.
+ */
+export interface Manifest extends Omit<Version2, "version" | "files"> {
+  readonly version: 1 | 2;
+  readonly files: {
+    readonly vmstate: { readonly size: number; readonly sha256: string | null };
+    readonly memory: Version2["files"]["memory"];
+    readonly index: Version2["files"]["index"] | null;
+  };
+}
+
+/** A manifest as it is written now. */
+export type NewManifest = Version2;
+
+/** What the maker of a snapshot knows of it; the store adds names, files and lineage. */
+export type SnapshotFacts = Pick<
+  Version2,
+  "engine" | "machine" | "kernel" | "rootfs" | "agent" | "bake" | "branch" | "scratch"
+>;
+
+export interface StoredManifest {
+  readonly manifest: Manifest;
+  /** Of the file's bytes: what children record of their parent. */
+  readonly sha256: string;
+}
+
+/** The size of the guest's RAM. */
+export function memoryBytesOf({ machine }: Pick<Manifest, "machine">): number {
+  return machine.memory_mib * 1024 * 1024;
+}
 
 /** Throws snapshot_incomplete when the directory has no manifest that we can trust. */
-export async function readManifest(dir: string): Promise<Manifest> {
+export async function readManifest(dir: string): Promise<StoredManifest> {
   const path = join(dir, snapshotFiles.manifest);
-  let text: string;
+  let bytes: Buffer;
   try {
-    text = await readFile(path, "utf8");
+    const { size } = await stat(path);
+    if (size > manifestBytesMax)
+      throw incomplete(`${path} has more than ${manifestBytesMax} bytes`);
+    bytes = await readFile(path);
   } catch (error) {
+    if (error instanceof ForkdError) throw error;
     const why = isErrno(error, "ENOENT") ? "is missing" : `cannot be read: ${error}`;
-    throw new ForkdError("snapshot_incomplete", `${path} ${why}`, { cause: error });
+    throw incomplete(`${path} ${why}`, error);
   }
-  if (text.length > manifestBytesMax) {
-    throw new ForkdError("snapshot_incomplete", `${path} is larger than ${manifestBytesMax} bytes`);
-  }
-  return parseManifest(text, path);
+  const manifest = parseManifest(bytes.toString("utf8"), path);
+  return { manifest, sha256: createHash("sha256").update(bytes).digest("hex") };
 }
 
 /** Throws snapshot_incomplete that says what is wrong in `path`. */
@@ -75,14 +152,35 @@ export function parseManifest(text: string, path: string): Manifest {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new ForkdError("snapshot_incomplete", `${path} is not JSON`, { cause: error });
+    throw incomplete(`${path} is not JSON`, error);
   }
-  const parsed = manifestSchema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  throw new ForkdError("snapshot_incomplete", `${path}: ${z.prettifyError(parsed.error)}`);
+  const parsed = anyVersionSchema.safeParse(value);
+  if (!parsed.success) throw incomplete(`${path}: ${z.prettifyError(parsed.error)}`);
+  return parsed.data.version === 1 ? upgrade(parsed.data) : parsed.data;
 }
 
-export async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
-  const text = `${JSON.stringify(manifestSchema.parse(manifest), null, 2)}\n`;
+function upgrade(old: Version1): Manifest {
+  const { vmstate, memory } = old.files;
+  return {
+    ...old,
+    parent: null,
+    branch: null,
+    scratch: null,
+    files: {
+      vmstate: { size: vmstate.size, sha256: null },
+      memory: { ...memory, data_bytes: memory.physical_bytes },
+      index: null,
+    },
+  };
+}
+
+/** Writes `snapshot.json` and returns the hash of its bytes. */
+export async function writeManifest(dir: string, manifest: NewManifest): Promise<string> {
+  const text = `${JSON.stringify(version2Schema.parse(manifest), null, 2)}\n`;
   await writeFileAtomic(join(dir, snapshotFiles.manifest), text);
+  return createHash("sha256").update(text).digest("hex");
+}
+
+function incomplete(message: string, cause?: unknown): ForkdError {
+  return new ForkdError("snapshot_incomplete", message, { cause });
 }

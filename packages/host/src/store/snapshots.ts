@@ -1,204 +1,213 @@
-import type { Stats } from "node:fs";
-import { lstat, mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { ForkdError, type SnapshotInfo, type SnapshotTag, snapshotTagSchema } from "@forkd/api";
+import {
+  ForkdError,
+  type SnapshotInfo,
+  type SnapshotInfoDetail,
+  type SnapshotTag,
+} from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
-import { isErrno, publishDir } from "../lib/atomic.ts";
-import { findProcess, type ProcessIdentity } from "../linux/proc.ts";
-import { layout, snapshotFiles } from "./layout.ts";
-import { type Manifest, readManifest, writeManifest } from "./manifest.ts";
+import type { ProcessIdentity } from "../linux/proc.ts";
+import { type Chain, ChainReader } from "./chain.ts";
+import { describeDetail, describeFailed, describeSnapshot } from "./describe.ts";
+import { requireFile, statOrUndefined } from "./files.ts";
+import { layout } from "./layout.ts";
+import type { Manifest, SnapshotFacts } from "./manifest.ts";
+import { type MemoryImage, OverlayCache, type OverlayLimits } from "./overlays.ts";
+import { PageWorkers } from "./pages.ts";
+import { describeReserved, Reservations } from "./reservations.ts";
+import { Shelf } from "./shelf.ts";
+import { copyState } from "./staging.ts";
+import { sweepStagingDirs } from "./staging-dirs.ts";
+import { VerifiedLayers } from "./verified.ts";
+import { type Reservation, Writing } from "./writing.ts";
 
-/** Directories that begin so are being written, or were when a process died. */
-const stagingPrefix = ".staging-";
-/** `.staging-<pid>.<start ticks>-<what>`: whose it is, so that a sweep can tell a leftover. */
-const stagingPattern = /^\.staging-(\d{1,10})\.(\d{1,20})-/;
-const blockBytes = 512;
+export type { SnapshotFacts } from "./manifest.ts";
+export type { MemoryImage } from "./overlays.ts";
+export type { Reservation, SnapshotStaging } from "./writing.ts";
 
-/** A snapshot that can be forked: manifest read, every file present with its recorded size. */
+/** A snapshot that can be forked: its whole chain is there and is what was written. */
 export interface Snapshot {
   readonly tag: SnapshotTag;
   readonly dir: string;
   readonly manifest: Manifest;
+  /** What links to this snapshot name it by. */
+  readonly manifestSha256: string;
   readonly vmstateFile: string;
-  readonly memoryFile: string;
   readonly rootImage: string;
+  readonly memory: MemoryImage;
+  readonly chain: Chain;
 }
 
-/** A directory being filled; nobody sees it before `publish`. */
-export interface SnapshotStaging {
-  readonly dir: string;
-  readonly vmstateFile: string;
-  readonly memoryFile: string;
-  /**
-   * Adds the manifest and gives the directory its name. An older snapshot of that name is removed
-   * directly before if `replace` is set; else throws snapshot_exists.
-   */
-  publish(manifest: Manifest, options: { readonly replace: boolean }): Promise<void>;
-  discard(): Promise<void>;
+/** What happens to the snapshots that were made from one that is removed. */
+export type RemoveMode = "refuse" | "cascade" | "orphan";
+
+export interface StoreOptions {
+  readonly overlays?: Partial<OverlayLimits>;
 }
 
 /** Snapshots on disk: the directory is the index. */
 export class SnapshotStore {
   readonly #paths: DataPaths;
-  readonly #owner: ProcessIdentity;
+  readonly #reservations = new Reservations();
+  readonly #chains: ChainReader;
+  readonly #verified: VerifiedLayers;
+  readonly #overlays: OverlayCache;
+  readonly #shelf: Shelf;
+  readonly #writing: Writing;
 
   /** `owner` is this process: its staging directories carry its name. */
-  constructor(paths: DataPaths, owner: ProcessIdentity) {
+  constructor(paths: DataPaths, owner: ProcessIdentity, options: StoreOptions = {}) {
+    const pages = new PageWorkers();
+    const chains = new ChainReader(paths);
+    const verified = new VerifiedLayers(layout.verifiedDir(paths), pages);
+    const parts = { paths, owner, chains, verified, reservations: this.#reservations };
     this.#paths = paths;
-    this.#owner = owner;
+    this.#chains = chains;
+    this.#verified = verified;
+    this.#shelf = new Shelf(parts);
+    this.#writing = new Writing({ ...parts, shelf: this.#shelf, pages });
+    this.#overlays = new OverlayCache({ paths, owner, pages, limits: options.overlays ?? {} });
   }
 
   /** Whether the tag's name is taken, by whatever. */
   async has(tag: SnapshotTag): Promise<boolean> {
-    // Not what it points to: a dangling link takes the name too.
-    return (await lstatOrUndefined(layout.snapshotDir(this.#paths, tag))) !== undefined;
+    return this.#reservations.has(tag) || this.#shelf.has(tag);
   }
 
-  async stage(tag: SnapshotTag): Promise<SnapshotStaging> {
-    await mkdir(this.#paths.snapshotsDir, { recursive: true, mode: 0o700 });
-    const dir = await mkdtemp(this.#stagingPath(tag));
-    return {
-      dir,
-      vmstateFile: join(dir, snapshotFiles.vmstate),
-      memoryFile: join(dir, snapshotFiles.memory),
-      publish: async (manifest, { replace }) => {
-        await writeManifest(dir, manifest);
-        if (replace && (await this.has(tag))) await this.remove(tag);
-        await publishDir(dir, layout.snapshotDir(this.#paths, tag));
-      },
-      discard: () => rm(dir, { recursive: true, force: true }),
-    };
+  /**
+   * Takes a tag. Throws snapshot_exists, unless `replace` is set and it is not being written;
+   * snapshot_in_use when others were made from the one that is to be replaced.
+   */
+  reserve(tag: SnapshotTag, options: { readonly replace: boolean }): Promise<Reservation> {
+    return this.#writing.reserve(tag, options.replace);
   }
 
-  /** Throws snapshot_not_found, or snapshot_incomplete that names the file and what is wrong. */
+  /**
+   * Throws snapshot_not_found, snapshot_not_ready while it is written, snapshot_incomplete or
+   * snapshot_corrupt that name the file and what is wrong, disk_full.
+   */
   async open(tag: SnapshotTag): Promise<Snapshot> {
-    const dir = layout.snapshotDir(this.#paths, tag);
-    if ((await statOrUndefined(dir)) === undefined) throw notFound(tag);
-    const manifest = await readManifest(dir);
-    const snapshot: Snapshot = {
+    this.#reservations.requireUsable(tag);
+    const chain = await this.#resolve(tag);
+    await Promise.all(chain.map((link) => this.#verified.require(link)));
+    const head = chain.at(-1) ?? chain[0];
+    return {
       tag,
-      dir,
-      manifest,
-      vmstateFile: join(dir, snapshotFiles.vmstate),
-      memoryFile: join(dir, snapshotFiles.memory),
-      rootImage: layout.rootImage(this.#paths, manifest.rootfs.sha256),
+      dir: head.dir,
+      manifest: head.manifest,
+      manifestSha256: head.sha256,
+      vmstateFile: head.vmstateFile,
+      rootImage: layout.rootImage(this.#paths, head.manifest.rootfs.sha256),
+      memory: await this.#overlays.image(chain),
+      chain,
     };
-    await requireSize(snapshot.vmstateFile, manifest.files.vmstate.size);
-    await requireSize(snapshot.memoryFile, manifest.files.memory.size);
-    await requireSize(snapshot.rootImage, undefined);
-    return snapshot;
   }
 
   /** Every tag once, those that cannot be forked with status failed and the reason. */
   async list(): Promise<SnapshotInfo[]> {
-    const tags = (await this.#names()).map((name) => snapshotTagSchema.safeParse(name));
-    const infos = tags.filter((tag) => tag.success).map((tag) => this.#describe(tag.data));
-    return (await Promise.all(infos)).filter((info) => info !== undefined);
+    // First the reservations: one that is published meanwhile is then still seen, and once.
+    const reserved = this.#reservations.unwritten();
+    const hidden = new Set(reserved.map(({ tag }) => tag));
+    const tags = (await this.#shelf.tags()).filter((tag) => !hidden.has(tag));
+    const found = await Promise.all(tags.map((tag) => this.#describe(tag)));
+    const infos = found.filter((info) => info !== undefined);
+    return [...infos, ...reserved.map(describeReserved)].sort((a, b) => (a.tag < b.tag ? -1 : 1));
   }
 
-  /** Throws snapshot_not_found. The name is free at once, the bytes go right after. */
-  async remove(tag: SnapshotTag): Promise<void> {
-    const dir = layout.snapshotDir(this.#paths, tag);
-    if ((await statOrUndefined(dir)) === undefined) throw notFound(tag);
-    const doomed = await mkdtemp(this.#stagingPath(`removed-${tag}`));
+  /** Throws what `open` throws, but looks at no bytes. */
+  async info(tag: SnapshotTag): Promise<SnapshotInfoDetail> {
+    this.#reservations.requireUsable(tag);
+    const chain = await this.#chains.resolve(tag);
+    return describeDetail(chain, (await this.#shelf.family()).childrenOf(tag));
+  }
+
+  /**
+   * Writes the RAM of a chain as a base of its own, without depth. Throws what `open` and
+   * `reserve` throw.
+   */
+  async compact(from: SnapshotTag, to: SnapshotTag): Promise<SnapshotInfo> {
+    const reservation = await this.reserve(to, { replace: false });
     try {
-      await rename(dir, doomed);
-    } catch (error) {
-      await rm(doomed, { recursive: true, force: true });
-      if (isErrno(error, "ENOENT")) throw notFound(tag);
-      throw error;
+      reservation.note({ branched_from: `compact:${from}` });
+      const source = await this.open(from);
+      const staging = await reservation.stageCompact(source);
+      await copyState(source.dir, staging.dir);
+      return await staging.publish(compactFacts(source));
+    } finally {
+      await reservation.release();
     }
-    await rm(doomed, { recursive: true, force: true });
+  }
+
+  /**
+   * Removes a snapshot; its name is free at once. Throws snapshot_not_found, snapshot_not_ready
+   * while it or, with `cascade`, one of its descendants is written, snapshot_in_use when others
+   * were made from it and `mode` is `refuse`. `cascade` removes those too, the last made first;
+   * `orphan` leaves them, and they cannot be forked any more.
+   */
+  async remove(tag: SnapshotTag, mode: RemoveMode = "refuse"): Promise<void> {
+    this.#reservations.requireWritten(tag);
+    if (this.#reservations.dismiss(tag)) return;
+    if (mode === "refuse") await this.#shelf.requireChildless(tag);
+    if (mode !== "cascade") return this.#shelf.remove(tag);
+    const doomed = (await this.#shelf.family()).descendantsFirst(tag);
+    for (const each of doomed) this.#reservations.requireWritten(each);
+    for (const each of doomed) await this.#shelf.remove(each);
   }
 
   /** Removes what processes that are gone were writing or removing. */
   async sweep(): Promise<void> {
-    for (const name of await this.#names()) {
-      const [, pid, ticks] = stagingPattern.exec(name) ?? [];
-      if (pid === undefined || ticks === undefined) continue;
-      if (findProcess(Number(pid))?.startTicks === Number(ticks)) continue;
-      await rm(join(this.#paths.snapshotsDir, name), { recursive: true, force: true });
-    }
+    await sweepStagingDirs(this.#paths.snapshotsDir);
+    await this.#overlays.sweep();
   }
 
-  #stagingPath(what: string): string {
-    const { pid, startTicks } = this.#owner;
-    return join(this.#paths.snapshotsDir, `${stagingPrefix}${pid}.${startTicks}-${what}-`);
-  }
-
-  async #names(): Promise<string[]> {
-    return readdir(this.#paths.snapshotsDir).catch((error: unknown) => {
-      if (isErrno(error, "ENOENT")) return [];
-      throw error;
-    });
+  /** The chain, with its root image there. */
+  async #resolve(tag: SnapshotTag): Promise<Chain> {
+    const chain = await this.#chains.resolve(tag);
+    const { manifest } = chain.at(-1) ?? chain[0];
+    await requireFile(layout.rootImage(this.#paths, manifest.rootfs.sha256), undefined);
+    return chain;
   }
 
   async #describe(tag: SnapshotTag): Promise<SnapshotInfo | undefined> {
-    const dir = layout.snapshotDir(this.#paths, tag);
     try {
-      return describe(await this.open(tag));
+      const chain = await this.#resolve(tag);
+      const known = await Promise.all(chain.map((link) => this.#verified.knownDamage(link)));
+      const damage = known.find((found) => found !== undefined);
+      return damage === undefined ? describeSnapshot(chain) : this.#describeFailed(tag, damage);
     } catch (error) {
       if (!(error instanceof ForkdError)) throw error;
-      const stats = await statOrUndefined(dir);
-      if (stats === undefined) return undefined;
-      const created = Math.floor(stats.mtimeMs / 1000);
-      return {
-        tag,
-        dir,
-        created_at_unix: created,
-        status: "failed",
-        bootable: false,
-        warning: error.message,
-      };
+      return this.#describeFailed(tag, error.message);
     }
   }
+
+  /** Undefined when it was removed meanwhile. */
+  async #describeFailed(tag: SnapshotTag, reason: string): Promise<SnapshotInfo | undefined> {
+    const dir = layout.snapshotDir(this.#paths, tag);
+    const stats = await statOrUndefined(dir);
+    if (stats === undefined) return undefined;
+    const stored = await this.#chains.manifest(tag).catch(() => undefined);
+    const createdAtUnix = Math.floor(stats.mtimeMs / 1000);
+    return describeFailed({ tag, dir, createdAtUnix, stored, reason });
+  }
 }
 
-function describe({ tag, dir, manifest }: Snapshot): SnapshotInfo {
+function compactFacts({ tag, manifest }: Snapshot): SnapshotFacts {
+  const { engine, machine, kernel, rootfs, agent, scratch } = manifest;
   return {
-    tag,
-    dir,
-    created_at_unix: manifest.created_at_unix,
-    status: "ready",
-    bootable: true,
-    engine: manifest.engine.name,
-    isolation: manifest.engine.isolation,
-    memory_mib: manifest.machine.memory_mib,
-    memory_physical_bytes: manifest.files.memory.physical_bytes,
-    image: manifest.rootfs.ref,
+    engine,
+    machine,
+    kernel,
+    rootfs,
+    agent,
+    scratch,
+    bake: null,
+    branch: {
+      branched_from: `compact:${tag}`,
+      mode: "compact",
+      pause_ms: null,
+      diff_ms: null,
+      diff_physical_bytes: null,
+      diff_logical_bytes: null,
+      warning: null,
+    },
   };
-}
-
-/** Size and allocated bytes of a file that was just written. */
-export async function measure(path: string): Promise<{ size: number; physical_bytes: number }> {
-  const stats = await stat(path);
-  return { size: stats.size, physical_bytes: stats.blocks * blockBytes };
-}
-
-function statOrUndefined(path: string): Promise<Stats | undefined> {
-  return stat(path).catch(undefinedIfMissing);
-}
-
-function lstatOrUndefined(path: string): Promise<Stats | undefined> {
-  return lstat(path).catch(undefinedIfMissing);
-}
-
-function undefinedIfMissing(error: unknown): undefined {
-  if (isErrno(error, "ENOENT")) return undefined;
-  throw error;
-}
-
-async function requireSize(path: string, size: number | undefined): Promise<void> {
-  const stats = await statOrUndefined(path);
-  if (stats === undefined || !stats.isFile()) {
-    throw new ForkdError("snapshot_incomplete", `${basename(path)} is missing: ${path}`);
-  }
-  if (size !== undefined && stats.size !== size) {
-    const message = `${path} has ${stats.size} bytes, the manifest says ${size}`;
-    throw new ForkdError("snapshot_incomplete", message);
-  }
-}
-
-function notFound(tag: SnapshotTag): ForkdError {
-  return new ForkdError("snapshot_not_found", `snapshot '${tag}' not found`);
 }

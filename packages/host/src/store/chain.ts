@@ -1,0 +1,122 @@
+import { join } from "node:path";
+import { ForkdError, limits, type SnapshotTag } from "@forkd/api";
+import type { DataPaths } from "../config/data-paths.ts";
+import { fileIdentity, requireFile } from "./files.ts";
+import { layout, snapshotFiles } from "./layout.ts";
+import { readManifest, type StoredManifest } from "./manifest.ts";
+
+/** Manifests that stay parsed, newest use last. */
+const manifestsKeptMax = 1024;
+
+/** One snapshot of a chain, its files present and of their recorded sizes. Paths are absolute. */
+export interface Link extends StoredManifest {
+  readonly tag: SnapshotTag;
+  readonly dir: string;
+  readonly vmstateFile: string;
+  readonly memoryFile: string;
+  /** Null for a base of version 1. */
+  readonly indexFile: string | null;
+}
+
+/** A base and its links, oldest first; never empty. */
+export type Chain = readonly [base: Link, ...links: Link[]];
+
+/** Reads manifests and follows them to their parents. */
+export class ChainReader {
+  readonly #paths: DataPaths;
+  readonly #parsed = new Map<
+    string,
+    { readonly identity: string; readonly stored: StoredManifest }
+  >();
+
+  constructor(paths: DataPaths) {
+    this.#paths = paths;
+  }
+
+  /** The manifest of a tag. Throws snapshot_not_found, snapshot_incomplete. */
+  async manifest(tag: SnapshotTag): Promise<StoredManifest> {
+    const dir = layout.snapshotDir(this.#paths, tag);
+    if ((await fileIdentity(dir)) === undefined) throw notFound(tag);
+    const identity = await fileIdentity(join(dir, snapshotFiles.manifest));
+    const known = this.#parsed.get(tag);
+    this.#parsed.delete(tag);
+    const stored =
+      identity !== undefined && known?.identity === identity
+        ? known.stored
+        : await readManifest(dir);
+    if (identity !== undefined) this.#parsed.set(tag, { identity, stored });
+    const [oldest] = this.#parsed.keys();
+    if (oldest !== undefined && this.#parsed.size > manifestsKeptMax) this.#parsed.delete(oldest);
+    return stored;
+  }
+
+  /**
+   * The whole chain of a tag. Throws snapshot_not_found for the tag itself, snapshot_incomplete for
+   * whatever is missing, too long, circular, or not what the links were made from.
+   */
+  async resolve(tag: SnapshotTag): Promise<Chain> {
+    let head: [Link, ...Link[]] = [await this.#link(tag, await this.manifest(tag))];
+    for (let parent = head[0].manifest.parent; parent !== null; ) {
+      const child = head[0];
+      if (head.length > limits.chainLinksMax) {
+        throw broken(tag, `has more than ${limits.chainLinksMax} links`);
+      }
+      if (head.some((link) => link.tag === parent?.tag)) {
+        throw broken(tag, `is its own ancestor, by way of '${parent.tag}'`);
+      }
+      const stored = await this.#parentOf(child, parent.tag);
+      if (stored.sha256 !== parent.manifest_sha256) {
+        throw broken(child.tag, `was made from another '${parent.tag}' than the one that is there`);
+      }
+      head = [await this.#link(parent.tag, stored), ...head];
+      parent = stored.manifest.parent;
+    }
+    requireOneSize(head);
+    return head;
+  }
+
+  async #parentOf(child: Link, parent: SnapshotTag): Promise<StoredManifest> {
+    try {
+      return await this.manifest(parent);
+    } catch (error) {
+      if (!(error instanceof ForkdError)) throw error;
+      if (error.code !== "snapshot_not_found") throw error;
+      throw broken(child.tag, `needs its parent '${parent}', which is missing`);
+    }
+  }
+
+  async #link(tag: SnapshotTag, stored: StoredManifest): Promise<Link> {
+    const dir = layout.snapshotDir(this.#paths, tag);
+    const { files, parent } = stored.manifest;
+    const { vmstate, memory, diff, index } = snapshotFiles;
+    const link: Link = {
+      ...stored,
+      tag,
+      dir,
+      vmstateFile: join(dir, vmstate),
+      memoryFile: join(dir, parent === null ? memory : diff),
+      indexFile: files.index === null ? null : join(dir, index),
+    };
+    await requireFile(link.vmstateFile, files.vmstate.size);
+    await requireFile(link.memoryFile, files.memory.size);
+    if (link.indexFile !== null) await requireFile(link.indexFile, files.index?.size);
+    return link;
+  }
+}
+
+function requireOneSize(chain: Chain): void {
+  const [base, ...links] = chain;
+  const mib = base.manifest.machine.memory_mib;
+  const other = links.find(({ manifest }) => manifest.machine.memory_mib !== mib);
+  if (other !== undefined) throw broken(other.tag, `has not the ${mib} MiB of RAM of its base`);
+}
+
+export function notFound(tag: SnapshotTag): ForkdError {
+  return new ForkdError("snapshot_not_found", `snapshot '${tag}' not found`);
+}
+
+function broken(tag: SnapshotTag, what: string): ForkdError {
+  return new ForkdError("snapshot_incomplete", `snapshot '${tag}' ${what}`, {
+    hint: `put the parent back, or remove what is left with: forkd rmi --cascade ${tag}`,
+  });
+}

@@ -1,0 +1,173 @@
+import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { ForkdError } from "@forkd/api";
+import { z } from "zod";
+import { replaceFile } from "../lib/atomic.ts";
+import type { Link } from "./chain.ts";
+import { fileIdentity, undefinedIfMissing } from "./files.ts";
+import { memoryBytesOf } from "./manifest.ts";
+import type { PageWorkers } from "./pages.ts";
+
+/** Layers that are remembered, in memory and on disk; the oldest go. */
+const layersMax = 4096;
+const recordBytesMax = 16 * 1024;
+
+const recordSchema = z.object({
+  format: z.literal(1),
+  vmstate: z.string(),
+  memory: z.string(),
+  index: z.string(),
+  /** What was found wrong with exactly these files, or null. */
+  damage: z.string().nullable(),
+});
+type Verdict = z.infer<typeof recordSchema>;
+
+/**
+ * Which layers are what their manifests say, by the identity of their files: bytes are hashed when
+ * they are written, and again only when a file is not the one that it was.
+ */
+export class VerifiedLayers {
+  readonly #dir: string;
+  readonly #pages: PageWorkers;
+  readonly #known = new Map<string, Verdict>();
+  readonly #running = new Map<string, Promise<void>>();
+
+  constructor(dir: string, pages: PageWorkers) {
+    this.#dir = dir;
+    this.#pages = pages;
+  }
+
+  /** Remembers that these files are right: they were hashed as they were written. */
+  async remember(link: Link): Promise<void> {
+    const identity = await identify(link);
+    if (identity !== undefined) await this.#write(link.sha256, { ...identity, damage: null });
+  }
+
+  /**
+   * Throws snapshot_corrupt that names the file, the chunk and the fix when the bytes of a layer
+   * are not those that its manifest stands for. A base of version 1 has no hashes to compare.
+   */
+  async require(link: Link): Promise<void> {
+    if (link.indexFile === null) return;
+    const running = this.#running.get(link.sha256);
+    if (running !== undefined) return running;
+    const checking = this.#check(link).finally(() => this.#running.delete(link.sha256));
+    this.#running.set(link.sha256, checking);
+    return checking;
+  }
+
+  /** What an earlier check found wrong with the files as they are, without a new one. */
+  async knownDamage(link: Link): Promise<string | undefined> {
+    if (link.indexFile === null) return undefined;
+    const identity = await identify(link);
+    if (identity === undefined) return undefined;
+    return (await this.#verdict(link.sha256, identity))?.damage ?? undefined;
+  }
+
+  async forget(manifestSha256: string): Promise<void> {
+    this.#known.delete(manifestSha256);
+    await rm(this.#path(manifestSha256), { force: true });
+  }
+
+  async #check(link: Link): Promise<void> {
+    const identity = await identify(link);
+    if (identity === undefined) return;
+    const verdict = await this.#verdict(link.sha256, identity);
+    const damage = verdict === undefined ? await this.#examine(link) : verdict.damage;
+    if (verdict === undefined) await this.#write(link.sha256, { ...identity, damage });
+    if (damage === null) return;
+    throw new ForkdError("snapshot_corrupt", damage, {
+      hint: `restore the file from a backup, or remove it: forkd rmi --cascade ${link.tag}`,
+    });
+  }
+
+  async #examine(link: Link): Promise<string | null> {
+    const { index, vmstate } = link.manifest.files;
+    if (link.indexFile === null || index === null) return null;
+    try {
+      await this.#pages.run("verify", {
+        file: link.memoryFile,
+        index: link.indexFile,
+        indexSha256: index.sha256,
+        memoryBytes: memoryBytesOf(link.manifest),
+        isBase: link.manifest.parent === null,
+      });
+    } catch (error) {
+      if (error instanceof ForkdError && error.code === "snapshot_corrupt") return error.message;
+      throw error;
+    }
+    const sha256 = await this.#pages.run("hash", { file: link.vmstateFile });
+    return sha256 === vmstate.sha256 ? null : `${link.vmstateFile} is not what was written`;
+  }
+
+  /** What is remembered of exactly these files. */
+  async #verdict(sha256: string, identity: Identity): Promise<Verdict | undefined> {
+    const known = this.#known.get(sha256);
+    if (known !== undefined && isSame(known, identity)) return known;
+    const stored = await this.#read(sha256);
+    if (stored === undefined || !isSame(stored, identity)) return undefined;
+    this.#keep(sha256, stored);
+    return stored;
+  }
+
+  #keep(sha256: string, verdict: Verdict): void {
+    this.#known.delete(sha256);
+    this.#known.set(sha256, verdict);
+    const [oldest] = this.#known.keys();
+    if (oldest !== undefined && this.#known.size > layersMax) this.#known.delete(oldest);
+  }
+
+  #path(sha256: string): string {
+    return join(this.#dir, `${sha256}.json`);
+  }
+
+  async #read(sha256: string): Promise<Verdict | undefined> {
+    const text = await readFile(this.#path(sha256), "utf8").catch(undefinedIfMissing);
+    if (text === undefined || text.length > recordBytesMax) return undefined;
+    try {
+      return recordSchema.parse(JSON.parse(text));
+    } catch {
+      // Without a record that can be read the bytes are hashed, which is always right.
+      return undefined;
+    }
+  }
+
+  async #write(sha256: string, facts: Omit<Verdict, "format">): Promise<void> {
+    const verdict: Verdict = { format: 1, ...facts };
+    this.#keep(sha256, verdict);
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await replaceFile(this.#path(sha256), JSON.stringify(verdict));
+    await this.#prune();
+  }
+
+  async #prune(): Promise<void> {
+    const names = await readdir(this.#dir);
+    if (names.length <= layersMax) return;
+    const aged = await Promise.all(
+      names.map(async (name) => {
+        const stats = await stat(join(this.#dir, name)).catch(undefinedIfMissing);
+        return { name, mtimeMs: stats?.mtimeMs ?? 0 };
+      }),
+    );
+    const surplus = aged.sort((a, b) => a.mtimeMs - b.mtimeMs).slice(0, names.length - layersMax);
+    for (const { name } of surplus) await rm(join(this.#dir, name), { force: true });
+  }
+}
+
+type Identity = Pick<Verdict, "vmstate" | "memory" | "index">;
+
+function isSame(a: Identity, b: Identity): boolean {
+  return a.vmstate === b.vmstate && a.memory === b.memory && a.index === b.index;
+}
+
+/** Undefined for a layer whose files are not all there, or that has no hashes. */
+async function identify(link: Link): Promise<Identity | undefined> {
+  if (link.indexFile === null) return undefined;
+  const [vmstate, memory, index] = await Promise.all([
+    fileIdentity(link.vmstateFile),
+    fileIdentity(link.memoryFile),
+    fileIdentity(link.indexFile),
+  ]);
+  if (vmstate === undefined || memory === undefined || index === undefined) return undefined;
+  return { vmstate, memory, index };
+}
