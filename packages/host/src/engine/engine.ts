@@ -27,6 +27,8 @@ export interface EngineProbe {
 /** A guest kernel with its initramfs; absolute paths. */
 export interface BootKernel {
   readonly vmlinuz: string;
+  /** The same one uncompressed, for engines that boot no other; absent or null: not known. */
+  readonly vmlinux?: string | null;
   readonly initrd: string;
 }
 

@@ -1,0 +1,112 @@
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import type { BootedVm, BootSpec } from "../engine.ts";
+import type { FirecrackerApi } from "./api.ts";
+import type { RequestBody } from "./contract.ts";
+import { machineCpu } from "./cpu.ts";
+import { agentPort, type JailUser, provide, vmFiles } from "./files.ts";
+import type { FirecrackerHost } from "./host.ts";
+import { launch } from "./launch.ts";
+import { listenForKnock } from "./sockets.ts";
+import { FirecrackerVm } from "./vm.ts";
+
+const consoleTailCharsMax = 16 * 1024;
+/** The first that a guest may have (vsock(7)); each Firecracker has its own. */
+const guestCid = 3;
+
+/** Starts a parent. It runs when this resolves; its agent knocks when it has booted. */
+export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Promise<BootedVm> {
+  const started = performance.now();
+  const { process, api, journal } = await launch(host, {
+    workDir: spec.workDir,
+    memoryMib: spec.machine.memoryMib,
+    dieWithParent: true,
+    cgroups: [],
+    stdout: "us",
+    prepare: (dir, user) => provideBoot(spec, dir, user),
+  });
+  const consoleTail = keepTail(process.stdout);
+  const knock = await process.orDeath(listenForKnock(journal.dir, journal.note.user), "boot");
+  void process.ended.then(() => knock[Symbol.asyncDispose]());
+  await process.orDeath(configure(api, spec), "boot");
+  process.unref();
+  const elapsed = performance.now() - started;
+  return new FirecrackerVm({
+    host,
+    process,
+    api,
+    journal,
+    timings: { processMs: elapsed, restoredMs: elapsed },
+    consoleTail,
+    booted: { memoryFile: spec.memoryFile, ready: knock.heard },
+    running: true,
+  });
+}
+
+async function provideBoot(spec: BootSpec, dir: string, user: JailUser | null): Promise<void> {
+  const { kernel } = spec;
+  // Without an uncompressed kernel, Firecracker itself says what it thinks of the other one.
+  await provide(kernel.vmlinux ?? kernel.vmlinuz, join(dir, vmFiles.kernel), user);
+  await provide(kernel.initrd, join(dir, vmFiles.initrd), user);
+  await provide(spec.rootImage, join(dir, vmFiles.root), user);
+}
+
+/** One request after the other: the first that is refused ends it. */
+async function configure(api: FirecrackerApi, spec: BootSpec): Promise<void> {
+  const { template, custom } = await machineCpu(spec.machine.cpu);
+  await api.call("machineConfig", {
+    vcpu_count: spec.machine.vcpus,
+    mem_size_mib: spec.machine.memoryMib,
+    // A parent is saved as a whole, once.
+    track_dirty_pages: false,
+    ...(template !== null && { cpu_template: template }),
+  });
+  if (custom !== null) await api.call("cpuConfig", custom);
+  await api.call("bootSource", bootSource(spec));
+  await api.call("drive", {
+    drive_id: "root",
+    path_on_host: vmFiles.root,
+    // The initramfs mounts it: the kernel is told nothing of a root.
+    is_root_device: false,
+    is_read_only: true,
+  });
+  await api.call("vsock", { guest_cid: guestCid, uds_path: vmFiles.vsock });
+  await api.call("entropy", {});
+  await api.call("action", { action_type: "InstanceStart" });
+}
+
+function bootSource(spec: BootSpec): RequestBody<"bootSource"> {
+  return {
+    kernel_image_path: vmFiles.kernel,
+    initrd_path: vmFiles.initrd,
+    boot_args: kernelCommandLine(spec.upperMib),
+  };
+}
+
+/** A reset ends Firecracker (`reboot=k`, upstream's docs); devices are found by ACPI. */
+export function kernelCommandLine(upperMib: number | null): string {
+  return [
+    "console=ttyS0",
+    "quiet",
+    "reboot=k",
+    "panic=-1",
+    "pci=off",
+    "random.trust_cpu=on",
+    // A child that was frozen for a day is no soft lockup, and an idle one need not wake to say so.
+    "nowatchdog",
+    "forkd.root=vda",
+    `forkd.channel=vsock:${agentPort}`,
+    ...(upperMib === null ? [] : [`forkd.upper_mib=${upperMib}`]),
+  ].join(" ");
+}
+
+/** Reads a console for ever and keeps its end. */
+export function keepTail(console: Readable): () => string {
+  let tail = "";
+  console.setEncoding("utf8");
+  console.on("data", (text: string) => {
+    tail = (tail + text).slice(-consoleTailCharsMax);
+  });
+  console.on("error", () => undefined);
+  return () => tail;
+}

@@ -1,0 +1,166 @@
+import { open, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { ForkdError } from "@forkd/api";
+import { run } from "../../lib/exec.ts";
+import { nativeTool } from "../../lib/native.ts";
+import type { CaptureResult, CaptureSpec } from "../engine.ts";
+import type { VmProcess } from "../process.ts";
+import { FirecrackerApi } from "./api.ts";
+import { canDiff } from "./epoch.ts";
+import { copySparse, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
+import type { FirecrackerHost } from "./host.ts";
+import type { VmJournal } from "./journal.ts";
+import { snapshotTimeoutMs, takeDiff, takeFull } from "./save.ts";
+import { requireDiffs } from "./version.ts";
+
+const pauseTimeoutMs = 10_000;
+/** A resume waits behind a snapshot that Firecracker has not finished. */
+const resumeTimeoutMs = snapshotTimeoutMs;
+const extentsTimeoutMs = 120_000;
+
+interface CaptureTarget {
+  readonly host: FirecrackerHost;
+  readonly process: VmProcess;
+  readonly api: FirecrackerApi;
+  readonly journal: VmJournal;
+}
+
+/** See Vm.capture for what holds when it throws. */
+export async function captureFirecracker(
+  target: CaptureTarget,
+  spec: CaptureSpec,
+): Promise<CaptureResult> {
+  requirePossible(target, spec);
+  const { journal } = target;
+  try {
+    const stand = await standStill(target, spec);
+    const whole = !canDiff(journal.epoch);
+    await takeState(join(journal.dir, vmFiles.saved), spec.files.vmstate);
+    await writePages(target, spec, whole);
+    if (spec.durable) await syncFiles(spec);
+    const { extents, bytes } = await writeExtents(spec, whole);
+    return {
+      ...stand,
+      rounds: 1,
+      dirtyBytes: stand.writtenBytes,
+      copiedBytes: stand.writtenBytes,
+      pagesBytes: bytes,
+      extents,
+    };
+  } catch (error) {
+    await removeFiles(spec);
+    spec.signal?.throwIfAborted();
+    throw error;
+  } finally {
+    await removeNames(journal.dir, [vmFiles.saved, vmFiles.full]);
+  }
+}
+
+/** Throws before anything was touched. */
+function requirePossible({ host, journal }: CaptureTarget, spec: CaptureSpec): void {
+  spec.signal?.throwIfAborted();
+  requireDiffs(host.version, journal.note.memory_mib);
+  if (spec.mode === "live") {
+    throw new ForkdError("live_unsupported", "Firecracker cannot copy a guest while it runs", {
+      hint: "branch with mode diff",
+    });
+  }
+  if (spec.disks.length > 0) {
+    throw new ForkdError("engine_failed", "Firecracker cannot branch a guest with a scratch disk");
+  }
+}
+
+interface Stand {
+  readonly pauseMs: number;
+  readonly heldMs: number;
+  readonly writtenBytes: number;
+}
+
+/** Pauses the VM, has it written down, and lets it go on, whatever happens. */
+async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Stand> {
+  const { api, journal } = target;
+  let pausedAt = 0;
+  let resumedAt = 0;
+  await spec.beforeStop();
+  const heldAt = performance.now();
+  try {
+    spec.signal?.throwIfAborted();
+    pausedAt = performance.now();
+    try {
+      await api.call("vm", { state: "Paused" }, { timeoutMs: pauseTimeoutMs });
+      if (canDiff(journal.epoch)) await takeDiff(target);
+      else await takeFull(target);
+    } finally {
+      await letGoOn(target);
+      resumedAt = performance.now();
+    }
+  } finally {
+    await spec.afterResume();
+  }
+  const pauseMs = resumedAt - pausedAt;
+  requireBudget(pauseMs, spec);
+  const file = canDiff(journal.epoch) ? vmFiles.pages : vmFiles.full;
+  const { blocks } = await stat(join(journal.dir, file));
+  return { pauseMs, heldMs: resumedAt - heldAt, writtenBytes: blocks * 512 };
+}
+
+/**
+ * On a connection of its own: the first may wait for an answer that does not come. A VM that does
+ * not go on is ended: one that stays paused would be worse than none.
+ */
+async function letGoOn({ journal, process }: CaptureTarget): Promise<void> {
+  const api = new FirecrackerApi(join(journal.dir, vmFiles.api));
+  try {
+    await api.call("vm", { state: "Resumed" }, { timeoutMs: resumeTimeoutMs });
+  } catch {
+    await process.stop();
+  } finally {
+    api.close();
+  }
+}
+
+/** Firecracker cannot give up a snapshot: a pause that was too long is refused after it. */
+function requireBudget(pauseMs: number, { maxPauseMs }: CaptureSpec): void {
+  if (maxPauseMs === null || pauseMs <= maxPauseMs) return;
+  const message = `the guest stood for ${Math.round(pauseMs)} ms, more than ${maxPauseMs} ms`;
+  throw new ForkdError("branch_budget_exceeded", message);
+}
+
+/** The pages of the capture: of a whole RAM as it is, or the changes, or those over the image. */
+async function writePages(
+  { host, journal }: CaptureTarget,
+  spec: CaptureSpec,
+  whole: boolean,
+): Promise<void> {
+  const from = join(journal.dir, whole ? vmFiles.full : vmFiles.pages);
+  await requireMemory(from, journal.note.memory_mib * 1024 * 1024);
+  const { pages } = spec.files;
+  if (whole || !spec.all) return await copySparse(from, pages);
+  await copySparse(await host.flatten(spec.image), pages);
+  await run([nativeTool("forkd-sparse"), "lay", from, pages], { timeoutMs: extentsTimeoutMs });
+}
+
+/** A whole RAM lies over all of the image, zeros too. */
+async function writeExtents(
+  { files, all }: CaptureSpec,
+  whole: boolean,
+): Promise<{ extents: number; bytes: number }> {
+  const form = whole && !all ? "whole" : "data";
+  const argv = [nativeTool("forkd-sparse"), form, files.pages, files.extents];
+  const { stdout } = await run(argv, { timeoutMs: extentsTimeoutMs });
+  const [extents, bytes] = stdout.trim().split(" ").map(Number);
+  if (extents !== undefined && bytes !== undefined) return { extents, bytes };
+  throw new ForkdError("engine_failed", "forkd-sparse did not say what it found");
+}
+
+async function syncFiles({ files }: CaptureSpec): Promise<void> {
+  for (const path of [files.vmstate, files.pages]) {
+    await using handle = await open(path, "r");
+    await handle.sync();
+  }
+}
+
+async function removeFiles({ files }: CaptureSpec): Promise<void> {
+  const paths = [files.vmstate, files.pages, files.extents];
+  await Promise.all(paths.map((path) => rm(path, { force: true })));
+}

@@ -1,0 +1,120 @@
+import { ForkdError } from "@forkd/api";
+import { run } from "../../lib/exec.ts";
+import type {
+  AdoptSpec,
+  BootedVm,
+  BootKernel,
+  BootSpec,
+  Engine,
+  EngineProbe,
+  Machine,
+  RestoredVm,
+  RestoreSpec,
+  Vm,
+} from "../engine.ts";
+import { adoptFirecracker } from "./adopt.ts";
+import { bootFirecracker } from "./boot.ts";
+import { cpuOf } from "./cpu.ts";
+import type { FirecrackerHost, Flatten } from "./host.ts";
+import { type JailSettings, JailUsers } from "./jail.ts";
+import { probeFirecracker } from "./probe.ts";
+import { restoreFirecracker } from "./restore.ts";
+import { capabilitiesOf, formatVersion, parseVersion, refusalOf } from "./version.ts";
+
+const versionTimeoutMs = 10_000;
+
+export interface FirecrackerOptions {
+  /** Absolute path of the program; null when there is none. */
+  readonly binary: string | null;
+  /** Null runs VMMs as ourselves, in nothing but their seccomp filters: for development. */
+  readonly jail: JailSettings | null;
+  /** What probes remember is kept here. */
+  readonly cacheDir: string;
+  /** A template's name, or the path of one; null shows guests the host's CPU. */
+  readonly cpuTemplate: string | null;
+  readonly flatten: Flatten;
+  readonly kvmDevice?: string;
+}
+
+/** Firecracker, with KVM. */
+export class FirecrackerEngine implements Engine {
+  readonly name = "firecracker";
+  readonly #options: FirecrackerOptions;
+  readonly #users: JailUsers | null;
+  #host: Promise<FirecrackerHost> | undefined;
+  #cpu: string | undefined;
+
+  constructor(options: FirecrackerOptions) {
+    this.#options = options;
+    this.#users = options.jail === null ? null : new JailUsers(options.jail);
+  }
+
+  async version(): Promise<string> {
+    return formatVersion((await this.#findHost()).version);
+  }
+
+  async probe(kernel: BootKernel): Promise<EngineProbe> {
+    const host = await this.#findHost();
+    this.#cpu ??= await cpuOf(this.#options.cpuTemplate);
+    const { cacheDir, kvmDevice = "/dev/kvm" } = this.#options;
+    return await probeFirecracker(host, kernel, { cacheDir, kvmDevice });
+  }
+
+  machine(
+    probe: EngineProbe,
+    size: { readonly memoryMib: number; readonly vcpus: number },
+  ): Machine {
+    if (this.#cpu === undefined) throw new ForkdError("internal", "a machine needs a probe first");
+    return { accel: probe.accel, cpu: this.#cpu, ...size };
+  }
+
+  async boot(spec: BootSpec): Promise<BootedVm> {
+    return await bootFirecracker(await this.#findHost(), spec);
+  }
+
+  async restore(spec: RestoreSpec): Promise<RestoredVm> {
+    return await restoreFirecracker(await this.#findHost(), spec);
+  }
+
+  async adopt(spec: AdoptSpec): Promise<Vm> {
+    return await adoptFirecracker(await this.#findHost(), spec);
+  }
+
+  /** A failure is not kept: what was missing may be installed meanwhile. */
+  #findHost(): Promise<FirecrackerHost> {
+    this.#host ??= this.#inspect().catch((error: unknown) => {
+      this.#host = undefined;
+      throw error;
+    });
+    return this.#host;
+  }
+
+  async #inspect(): Promise<FirecrackerHost> {
+    const { binary, jail, flatten } = this.#options;
+    if (binary === null) {
+      throw new ForkdError("engine_unavailable", "Firecracker is not installed", { hint: howTo });
+    }
+    const version = parseVersion(await askVersion(binary));
+    const refusal = refusalOf(version);
+    if (refusal !== null) throw new ForkdError("engine_unavailable", refusal, { hint: howTo });
+    return {
+      binary,
+      version,
+      capabilities: capabilitiesOf(version),
+      jail: jail === null || this.#users === null ? null : { settings: jail, users: this.#users },
+      flatten,
+    };
+  }
+}
+
+const howTo = "install it with: forkd firecracker install --from FILE|URL --sha256 HASH";
+
+async function askVersion(binary: string): Promise<string> {
+  try {
+    const { stdout } = await run([binary, "--version"], { timeoutMs: versionTimeoutMs });
+    return stdout;
+  } catch (error) {
+    const message = `${binary} does not say its version`;
+    throw new ForkdError("engine_unavailable", message, { hint: howTo, cause: error });
+  }
+}

@@ -1,0 +1,91 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { withDeadline } from "../../lib/deadline.ts";
+import { VmmProcess } from "../process.ts";
+import { FirecrackerApi } from "./api.ts";
+import { type JailUser, vmFiles } from "./files.ts";
+import type { FirecrackerHost } from "./host.ts";
+import { jailDir, jailerArgv } from "./jail.ts";
+import { VmJournal } from "./journal.ts";
+import { watchFor } from "./sockets.ts";
+
+/** Firecracker makes its socket in some milliseconds, after the jailer has copied it. */
+const socketTimeoutMs = 10_000;
+
+export interface LaunchOrder {
+  readonly workDir: string;
+  readonly memoryMib: number;
+  readonly dieWithParent: boolean;
+  readonly cgroups: readonly string[];
+  readonly stdout: "nowhere" | "us";
+  /** Puts the VM's files where it will look for them; `dir` is its own directory. */
+  readonly prepare: (dir: string, user: JailUser | null) => Promise<void>;
+}
+
+/** A Firecracker that listens and has been told nothing yet. */
+export interface Launched {
+  readonly process: VmmProcess;
+  readonly api: FirecrackerApi;
+  readonly journal: VmJournal;
+}
+
+/** Starts the VMM, in its jail if there is one. Leaves no process when it throws. */
+export async function launch(host: FirecrackerHost, order: LaunchOrder): Promise<Launched> {
+  const user = host.jail === null ? null : host.jail.users.take();
+  try {
+    return await start(host, order, user);
+  } catch (error) {
+    if (user !== null) host.jail?.users.release(user);
+    throw error;
+  }
+}
+
+async function start(
+  host: FirecrackerHost,
+  order: LaunchOrder,
+  user: JailUser | null,
+): Promise<Launched> {
+  const { workDir, memoryMib } = order;
+  const relative = user === null ? "." : jailDir(host.binary);
+  const journal = await VmJournal.create(workDir, { dir: relative, user, memory_mib: memoryMib });
+  const { dir } = journal;
+  // The jailer takes what is there already; its files must be before it closes the door.
+  if (user !== null) await mkdir(dir, { recursive: true, mode: 0o700 });
+  await order.prepare(dir, user);
+  const appearance = watchFor(dir, vmFiles.api);
+  try {
+    const process = await VmmProcess.start({
+      argv: argvOf(host, order, user),
+      workDir,
+      dieWithParent: order.dieWithParent,
+      cgroups: order.cgroups,
+      sockets: 0,
+      files: [],
+      preload: null,
+      stdout: order.stdout,
+    });
+    const listening = withDeadline(appearance.happened, socketTimeoutMs, "Firecracker's start");
+    await process.orDeath(listening, "the start");
+    if (user !== null) void process.ended.then(() => host.jail?.users.release(user));
+    return { process, api: new FirecrackerApi(join(dir, vmFiles.api)), journal };
+  } finally {
+    appearance[Symbol.dispose]();
+  }
+}
+
+/** There is no way to start it without its seccomp filters. */
+function argvOf(host: FirecrackerHost, order: LaunchOrder, user: JailUser | null): string[] {
+  const own = ["--api-sock", vmFiles.api, "--level", "Error"];
+  if (host.jail === null || user === null) return [host.binary, ...own];
+  const { workDir, memoryMib } = order;
+  const { settings } = host.jail;
+  const jailer = jailerArgv({
+    settings,
+    binary: host.binary,
+    workDir,
+    user,
+    memoryMib,
+    netns: null,
+  });
+  return [...jailer, ...own];
+}

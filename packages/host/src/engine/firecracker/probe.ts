@@ -1,0 +1,140 @@
+import { createHash } from "node:crypto";
+import { constants } from "node:fs";
+import { access, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { ForkdError } from "@forkd/api";
+import { z } from "zod";
+import { replaceFile } from "../../lib/atomic.ts";
+import { withDeadline } from "../../lib/deadline.ts";
+import { bootId } from "../../linux/proc.ts";
+import type { BootKernel, EngineProbe } from "../engine.ts";
+import type { VmmProcess } from "../process.ts";
+import type { FirecrackerApi } from "./api.ts";
+import { kernelCommandLine } from "./boot.ts";
+import { provide, vmFiles } from "./files.ts";
+import type { FirecrackerHost } from "./host.ts";
+import { launch } from "./launch.ts";
+import { formatVersion } from "./version.ts";
+
+/** As long as the trial of QEMU with KVM: a guest that runs says its first word in under a second. */
+const trialTimeoutMs = 8_000;
+const trialMemoryMib = 128;
+/** The agent's log prefix on the console, see docs/guest-protocol.md. */
+const agentMarker = "forkd-agent:";
+
+const verdictSchema = z.object({ works: z.boolean(), reason: z.string() });
+type Verdict = z.infer<typeof verdictSchema>;
+
+export interface ProbeOptions {
+  readonly cacheDir: string;
+  readonly kvmDevice: string;
+}
+
+/**
+ * Tries for real whether Firecracker runs a guest here; the verdict is kept per boot of the host,
+ * binary and guest kernel. Throws engine_unavailable with what was tried.
+ */
+export async function probeFirecracker(
+  host: FirecrackerHost,
+  kernel: BootKernel,
+  options: ProbeOptions,
+): Promise<EngineProbe> {
+  const verdict = await cachedVerdict(host, kernel, options);
+  if (!verdict.works) throw new ForkdError("engine_unavailable", verdict.reason);
+  return {
+    engine: "firecracker",
+    version: formatVersion(host.version),
+    accel: "kvm",
+    isolation: "vm",
+    reasons: [verdict.reason],
+  };
+}
+
+async function cachedVerdict(
+  host: FirecrackerHost,
+  kernel: BootKernel,
+  options: ProbeOptions,
+): Promise<Verdict> {
+  const parts = [bootId(), host.binary, formatVersion(host.version), kernel.vmlinuz, kernel.initrd];
+  const key = createHash("sha256").update(parts.join("\n")).digest("hex");
+  const path = join(options.cacheDir, `firecracker-verdict-${key.slice(0, 16)}.json`);
+  const text = await readFile(path, "utf8").catch(() => undefined);
+  const cached = text === undefined ? undefined : verdictSchema.safeParse(JSON.parse(text));
+  if (cached?.success) return cached.data;
+  const verdict = await tryKvm(host, kernel, options);
+  await replaceFile(path, JSON.stringify(verdict));
+  return verdict;
+}
+
+async function tryKvm(
+  host: FirecrackerHost,
+  kernel: BootKernel,
+  { cacheDir, kvmDevice }: ProbeOptions,
+): Promise<Verdict> {
+  await mkdir(cacheDir, { recursive: true, mode: 0o700 });
+  try {
+    await access(kvmDevice, constants.R_OK | constants.W_OK);
+  } catch {
+    return { works: false, reason: `KVM: ${kvmDevice} is missing or not ours to open` };
+  }
+  const workDir = await mkdtemp(join(cacheDir, "fc-trial-"));
+  try {
+    return await runTrial(host, kernel, workDir);
+  } finally {
+    await rm(workDir, { recursive: true, force: true });
+  }
+}
+
+async function runTrial(
+  host: FirecrackerHost,
+  kernel: BootKernel,
+  workDir: string,
+): Promise<Verdict> {
+  const { process, api } = await launch(host, {
+    workDir,
+    memoryMib: trialMemoryMib,
+    dieWithParent: true,
+    cgroups: [],
+    stdout: "us",
+    prepare: async (dir, user) => {
+      await provide(kernel.vmlinux ?? kernel.vmlinuz, join(dir, vmFiles.kernel), user);
+      await provide(kernel.initrd, join(dir, vmFiles.initrd), user);
+    },
+  });
+  try {
+    const spoke = sawMarker(process);
+    await process.orDeath(startTrial(api), "the KVM trial");
+    const died = process.ended.then(() => false);
+    const works = await withDeadline(Promise.race([spoke, died]), trialTimeoutMs, "the KVM trial");
+    if (works) return { works, reason: "KVM: a guest kernel ran to its agent under Firecracker" };
+    return { works, reason: `KVM: the trial guest died: ${process.logTail()}` };
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    return { works: false, reason: `KVM: Firecracker ran no trial guest: ${why}` };
+  } finally {
+    await process.stop();
+    api.close();
+  }
+}
+
+async function startTrial(api: FirecrackerApi): Promise<void> {
+  await api.call("machineConfig", { vcpu_count: 1, mem_size_mib: trialMemoryMib });
+  await api.call("bootSource", {
+    kernel_image_path: vmFiles.kernel,
+    initrd_path: vmFiles.initrd,
+    boot_args: kernelCommandLine(null),
+  });
+  await api.call("action", { action_type: "InstanceStart" });
+}
+
+function sawMarker({ stdout }: VmmProcess): Promise<boolean> {
+  return new Promise((resolve) => {
+    let tail = "";
+    stdout.setEncoding("utf8");
+    stdout.on("error", () => undefined);
+    stdout.on("data", (text: string) => {
+      tail = (tail + text).slice(-4096);
+      if (tail.includes(agentMarker)) resolve(true);
+    });
+  });
+}

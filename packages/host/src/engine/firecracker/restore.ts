@@ -1,0 +1,89 @@
+import { join } from "node:path";
+import { ForkdError } from "@forkd/api";
+import type { RestoredVm, RestoreSpec } from "../engine.ts";
+import type { RequestBody } from "./contract.ts";
+import { requireCpu } from "./cpu.ts";
+import { type JailUser, provide, vmFiles } from "./files.ts";
+import type { FirecrackerHost } from "./host.ts";
+import { launch } from "./launch.ts";
+import { FirecrackerVm } from "./vm.ts";
+
+/** Loading takes milliseconds; a hundred children on a small host queue for the CPU. */
+const loadTimeoutMs = 60_000;
+
+/** Starts a VMM that maps the memory image privately, and loads the state into it. */
+export async function restoreFirecracker(
+  host: FirecrackerHost,
+  spec: RestoreSpec,
+): Promise<RestoredVm> {
+  requireCpu(spec.machine.cpu);
+  // Firecracker is static, so no library of ours can lay an overlay over the base.
+  const memory = spec.memory.overlay === null ? spec.memory.base : await host.flatten(spec.memory);
+  const started = performance.now();
+  const { process, api, journal } = await launch(host, {
+    workDir: spec.workDir,
+    memoryMib: spec.machine.memoryMib,
+    dieWithParent: spec.dieWithParent,
+    cgroups: spec.cgroups,
+    stdout: "nowhere",
+    prepare: (dir, user) => provideRestore(spec, { memory, dir, user }),
+  });
+  const processMs = performance.now() - started;
+  const load = api.call("loadSnapshot", loadBody(host), { timeoutMs: loadTimeoutMs });
+  await process.orDeath(load, "restore").catch((error: unknown) => {
+    api.close();
+    throw error instanceof ForkdError ? explain(error) : error;
+  });
+  process.unref();
+  return new FirecrackerVm({
+    host,
+    process,
+    api,
+    journal,
+    timings: { processMs, restoredMs: performance.now() - started },
+    consoleTail: () => "",
+    booted: null,
+    running: false,
+  });
+}
+
+interface RestoreFiles {
+  readonly memory: string;
+  readonly dir: string;
+  readonly user: JailUser | null;
+}
+
+async function provideRestore(
+  spec: RestoreSpec,
+  { memory, dir, user }: RestoreFiles,
+): Promise<void> {
+  await Promise.all([
+    provide(memory, join(dir, vmFiles.memory), user),
+    provide(spec.vmstateFile, join(dir, vmFiles.vmstate), user),
+    provide(spec.rootImage, join(dir, vmFiles.root), user),
+  ]);
+}
+
+/**
+ * The VM stays paused. `clock_realtime` is left out: the agent is given the time with its identity,
+ * and a guest whose monotonic clock jumps by a day of frost runs all timers of that day at once.
+ */
+export function loadBody({ capabilities }: FirecrackerHost): RequestBody<"loadSnapshot"> {
+  return {
+    snapshot_path: vmFiles.vmstate,
+    mem_backend: { backend_type: "File", backend_path: vmFiles.memory },
+    ...(capabilities.trackDirtyPages
+      ? { track_dirty_pages: true }
+      : { enable_diff_snapshots: true }),
+    resume_vm: false,
+    ...(capabilities.vsockOverride && { vsock_override: { uds_path: vmFiles.vsock } }),
+  };
+}
+
+function explain(error: ForkdError): ForkdError {
+  if (error.code !== "engine_failed") return error;
+  return new ForkdError(error.code, error.message, {
+    hint: "the snapshot may be of another Firecracker or another CPU; bake it again",
+    cause: error,
+  });
+}

@@ -1,0 +1,76 @@
+import { join } from "node:path";
+import type { FirecrackerApi } from "./api.ts";
+import { canDiff } from "./epoch.ts";
+import { moveOut, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
+import type { VmJournal } from "./journal.ts";
+
+/**
+ * Firecracker syncs what it writes before it answers: the whole RAM of the largest guest to a slow
+ * disk takes minutes.
+ */
+export const snapshotTimeoutMs = 180_000;
+
+export interface SaveTarget {
+  readonly api: FirecrackerApi;
+  readonly journal: VmJournal;
+}
+
+/** Saves a paused parent: its state, and its RAM, which Firecracker holds in no file before. */
+export async function saveBooted(
+  target: SaveTarget,
+  to: { readonly path: string; readonly memoryFile: string },
+): Promise<void> {
+  await takeFull(target);
+  const { dir, note } = target.journal;
+  await requireMemory(join(dir, vmFiles.full), note.memory_mib * 1024 * 1024);
+  await moveOut(join(dir, vmFiles.full), to.memoryFile);
+  await takeState(join(dir, vmFiles.saved), to.path);
+  await removeNames(dir, [vmFiles.saved]);
+}
+
+/** Saves the state of a paused child; what it changed in its RAM stays known. */
+export async function saveRestored(target: SaveTarget, path: string): Promise<void> {
+  if (canDiff(target.journal.epoch)) await takeDiff(target);
+  else await takeFull(target);
+  const { dir } = target.journal;
+  await takeState(join(dir, vmFiles.saved), path);
+  await removeNames(dir, [vmFiles.saved, vmFiles.full]);
+}
+
+/** All of a paused VM, in `full` and `saved`. Firecracker's record of written pages is lost by it. */
+export async function takeFull({ api, journal }: SaveTarget): Promise<void> {
+  await removeNames(journal.dir, [vmFiles.full, vmFiles.saved]);
+  await journal.apply("full_taken");
+  const body = {
+    snapshot_type: "Full",
+    snapshot_path: vmFiles.saved,
+    mem_file_path: vmFiles.full,
+  } as const;
+  await api.call("createSnapshot", body, { timeoutMs: snapshotTimeoutMs });
+}
+
+/**
+ * What a paused child changed since the last time, written over its pages of changes. Firecracker
+ * writes a diff into a file of the right size as it is, and truncates any other.
+ */
+export async function takeDiff({ api, journal }: SaveTarget): Promise<void> {
+  await removeNames(journal.dir, [vmFiles.saved]);
+  if (journal.epoch === "image") await removeNames(journal.dir, [vmFiles.pages]);
+  else {
+    const bytes = journal.note.memory_mib * 1024 * 1024;
+    await requireMemory(join(journal.dir, vmFiles.pages), bytes);
+  }
+  await journal.apply("diff_begun");
+  const body = {
+    snapshot_type: "Diff",
+    snapshot_path: vmFiles.saved,
+    mem_file_path: vmFiles.pages,
+  } as const;
+  try {
+    await api.call("createSnapshot", body, { timeoutMs: snapshotTimeoutMs });
+  } catch (error) {
+    await journal.apply("diff_failed");
+    throw error;
+  }
+  await journal.apply("diff_done");
+}
