@@ -243,6 +243,12 @@ static void on_deadline(void *arg) {
   }
 }
 
+void eval_cancel(struct eval *e) {
+  if (e->timed_out) return;
+  timer_clear(&e->deadline);
+  on_deadline(e);
+}
+
 void eval_next(void) {
   if (running || runtime_state() != RUNTIME_READY) return;
   reseed_send_pending();

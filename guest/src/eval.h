@@ -36,6 +36,8 @@ struct eval_sink {
 struct eval *eval_submit(const uint8_t *code, size_t len, uint64_t timeout_ms,
                          const struct eval_sink *sink, const char **error);
 void eval_resume(struct eval *eval);
+/* Ends it as its deadline would; may complete and free it. */
+void eval_cancel(struct eval *eval);
 /* Nobody listens any more; the code still runs. */
 void eval_detach(struct eval *eval);
 

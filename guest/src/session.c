@@ -242,6 +242,7 @@ static void take_frame(const struct frame *f) {
       struct stream *s = stream_find(f->stream);
       uint32_t number = le32(f->payload);
       if (s && s->job && number >= 1 && number <= 64) job_signal(s->job, (int)number);
+      if (s && s->eval) eval_cancel(s->eval);
       break;
     }
     default: on_broken(NULL, "a frame of an unknown type");

@@ -71,6 +71,30 @@ static void crowd(void) {
   client_has("'slept'", "eval: the running one is not disturbed");
 }
 
+static uint32_t begin(const char *code) {
+  char request[100];
+  snprintf(request, sizeof request, "{\"op\":\"eval\",\"code_bytes\":%zu,\"timeout_ms\":60000}",
+           strlen(code));
+  uint32_t stream = client_request(request);
+  client_send(FRAME_STDIN, stream, code, (uint32_t)strlen(code));
+  return stream;
+}
+
+static void cancel(void) {
+  static const uint8_t kill_word[4] = {9};
+  uint32_t running = begin("import time; time.sleep(60)");
+  uint32_t waiting = begin("1");
+  client_send(FRAME_SIGNAL, waiting, kill_word, sizeof kill_word);
+  client_wait(waiting, true);
+  client_has("while it waited", "eval: a signal ends one that waits");
+  client_send(FRAME_SIGNAL, running, kill_word, sizeof kill_word);
+  client_send(FRAME_SIGNAL, running, kill_word, sizeof kill_word);
+  client_wait(running, true);
+  client_has("\"timed_out\":true", "eval: a signal ends the running one");
+  client_eval("3+3", 9000);
+  client_has("\"result\":\"6\"", "eval: the interpreter goes on after that");
+}
+
 void agent_python(void) {
   agent_start(0);
   client_attach();
@@ -107,6 +131,7 @@ void agent_python(void) {
   client_has("\"result\":\"41\"", "python: state survives an interrupt");
   large_code();
   crowd();
+  cancel();
   deaths();
   check(agent_stop(), "the agent ends well");
 }
