@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { resolve } from "node:path";
 
 /** One mounted control group hierarchy, as this process sees it; paths are absolute. */
 export interface Hierarchy {
@@ -33,7 +33,7 @@ export function parseHierarchies(mountinfo: string, ownGroups: string): Hierarch
           : group.controllers.length > 0 && group.controllers.every((c) => options.includes(c)),
       );
       if (own === undefined) return [];
-      const ownDir = join(mountPoint, below(root, own.path));
+      const ownDir = resolve(mountPoint, `.${below(root, own.path)}`);
       return [{ version, mountPoint, controllers: own.controllers, ownDir }];
     });
 }
