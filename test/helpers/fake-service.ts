@@ -81,6 +81,35 @@ export class FakeService implements ForkService {
     if (!this.snapshots.delete(tag)) this.#missing("snapshot", tag);
   }
 
+  async snapshotInfo(tag: string): Promise<SnapshotInfoDetail> {
+    const info = this.snapshots.get(tag) ?? this.#missing("snapshot", tag);
+    return {
+      ...info,
+      memory_logical_bytes: 4096,
+      memory_physical_bytes: 4096,
+      memory_data_bytes: 4096,
+      vmstate_bytes: 1,
+      chain_depth: 0,
+      ancestors: [],
+      dependents: [],
+    };
+  }
+
+  async compactSnapshot(from: string, to: string): Promise<SnapshotInfo> {
+    if (!this.snapshots.has(from)) this.#missing("snapshot", from);
+    const made = { ...snapshot(to), branched_from: `compact:${from}` };
+    this.snapshots.set(to, made);
+    return made;
+  }
+
+  async lineage(): Promise<Lineage> {
+    return lineageOf([...this.snapshots.values()], this.listSandboxes());
+  }
+
+  branchesInFlight(): number {
+    return 0;
+  }
+
   async branch(id: string): Promise<SnapshotInfo> {
     await this.#work();
     const made = snapshot(`branch-${id}`);

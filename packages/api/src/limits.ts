@@ -88,8 +88,6 @@ export const limits = {
   requestReceiveMaxMs: 30_000,
   /** How long a stopping daemon waits for requests in flight. */
   drainMaxMs: 30_000,
-  /** Branches at one time unless the daemon is told another number; more are answered 503. */
-  concurrentBranchesDefault: 4,
   /** The largest `max_pause_ms`: no branch may stop its guest for longer. */
   branchPauseMaxMs: 60_000,
   /** A branch that names no `max_pause_ms` gives up, and lets its guest go on, after this. */

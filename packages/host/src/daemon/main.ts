@@ -34,8 +34,8 @@ async function main(): Promise<number> {
   await serve({
     config: command.config,
     version,
-    openService: ({ paths, statePath }, log) =>
-      openForkService({ paths, owner: "daemon", log, stateFile: statePath }),
+    openService: ({ paths, statePath: stateFile, branchConcurrency }, log) =>
+      openForkService({ paths, owner: "daemon", log, stateFile, branchConcurrency }),
     log: jsonLogger((line) => process.stdout.write(line)),
     announce: (url) => print(`listening on ${url}`),
     ...watchSignals(),

@@ -75,7 +75,11 @@ export class Metrics {
       },
       gauge("forkd_snapshots_total", "Snapshots on this host.", snapshots),
       gauge("forkd_sandboxes_active", "Live sandboxes.", sandboxes),
-      gauge("forkd_branches_in_flight", "Branches being taken.", 0),
+      gauge(
+        "forkd_branches_in_flight",
+        "Branches being taken.",
+        this.#options.service.branchesInFlight(),
+      ),
       gauge(
         "forkd_branch_concurrency_cap",
         "Branches that may be taken at once.",

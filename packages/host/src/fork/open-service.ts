@@ -1,4 +1,4 @@
-import { ForkdError } from "@forkd/api";
+import { ForkdError, limits } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
@@ -9,10 +9,13 @@ import { layout } from "../store/layout.ts";
 import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
+import { Branches } from "./branches.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
+import { DiskGuard } from "./disk-guard.ts";
 import { History } from "./history.ts";
 import { LimitKeeper } from "./limits.ts";
+import { lineageOf } from "./lineage.ts";
 import { recover, sweepWorkDirs } from "./recover.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
@@ -26,6 +29,8 @@ export interface ServiceOptions {
   readonly log: Logger;
   /** Where to write state.json; null writes none. */
   readonly stateFile: string | null;
+  /** Branches at one time. */
+  readonly branchConcurrency?: number;
   /** Told of every step of the journal, for tests that stop there. */
   readonly onStep?: OnStep;
 }
@@ -44,6 +49,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     engine: new QemuEngine(options.paths.cacheDir),
     store,
     limits: new LimitKeeper(options.paths),
+    disks: new DiskGuard(),
     log: options.log,
     owner,
     sandboxesOutlive: options.owner === "daemon",
@@ -61,25 +67,30 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   await (deps.sandboxesOutlive ? recover(deps, sandboxes) : sweepWorkDirs(deps));
   await sweep(deps);
   const bakes = new Bakes(deps);
+  const placesMax = options.branchConcurrency ?? limits.concurrentBranchesDefault;
+  const branches = new Branches({ deps, sandboxes, placesMax, changed });
   changed();
   return {
     listSnapshots: () => store.list(),
     bake: (request, progress) => bakes.run(request, progress).finally(changed),
     importImage: (path) => bakes.importImage(path),
-    deleteSnapshot: (tag) => store.remove(tag).finally(changed),
+    deleteSnapshot: (tag, mode) => store.remove(tag, mode).finally(changed),
+    snapshotInfo: (tag) => store.info(tag),
+    compactSnapshot: (from, to) => store.compact(from, to).finally(changed),
+    lineage: async () => lineageOf(await store.list(), sandboxes.list()),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
     listEndedSandboxes: () => sandboxes.listEnded(),
     limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),
     kill: (id) => sandboxes.kill(id),
-    branch: async () => {
-      throw new ForkdError("engine_failed", "this engine cannot branch yet");
-    },
+    branch: (id, request) => branches.branch(id, request),
+    branchesInFlight: () => branches.inFlight,
     ping: (id) => sandboxes.ping(id),
     exec: (id, request, signal) => sandboxes.exec(id, request, signal),
     eval: (id, request, signal) => sandboxes.eval(id, request, signal),
     close: async (what) => {
+      await branches.abortAll();
       if (what === "detach") await sandboxes.detachAll();
       else await sandboxes.killAll();
       await bakes.abortAll();

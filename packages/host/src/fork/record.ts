@@ -32,6 +32,7 @@ const recordSchema = z.object({
   outlives: z.boolean(),
   boot_id: z.string(),
   info: sandboxInfoSchema,
+  snapshot_sha256: z.string().regex(/^[0-9a-f]{64}$/),
   resources: z.array(resourceSchema).max(resourcesMax),
   process: processIdentitySchema.nullable(),
   attach_tokens: z.array(z.string().regex(/^[0-9a-f]{32}$/)).max(tokensMax),
@@ -47,6 +48,8 @@ export interface SandboxRecord {
   /** The boot of the host in which it was made: it is gone in any other. */
   readonly bootId: string;
   readonly info: SandboxInfo;
+  /** Of the manifest of the snapshot that it was forked from: a tag may be given again. */
+  readonly snapshotSha256: string;
   /** Written before each is taken, in that order. */
   readonly resources: readonly Resource[];
   /** Null before it runs; until then its VMM is known by its current directory. */
@@ -58,16 +61,17 @@ export interface SandboxRecord {
 }
 
 export function renderRecord(record: SandboxRecord): string {
-  const { phase, outlives, bootId, info, resources, process, attachTokens, end } = record;
+  const { phase, outlives, info, resources, process, end } = record;
   return JSON.stringify({
     format: recordFormat,
     phase,
     outlives,
-    boot_id: bootId,
+    boot_id: record.bootId,
     info,
+    snapshot_sha256: record.snapshotSha256,
     resources,
     process,
-    attach_tokens: attachTokens,
+    attach_tokens: record.attachTokens,
     end,
   });
 }
@@ -81,8 +85,15 @@ export async function readRecord(workDir: string): Promise<SandboxRecord | undef
 
 /** Throws state_corrupt. */
 export function parseRecord(path: string, text: string): SandboxRecord {
-  const { boot_id, attach_tokens, format: _, ...rest } = parseState(path, text, recordSchema);
-  return { ...rest, bootId: boot_id, attachTokens: attach_tokens };
+  const {
+    boot_id,
+    snapshot_sha256,
+    attach_tokens,
+    format: _,
+    ...rest
+  } = parseState(path, text, recordSchema);
+  const renamed = { bootId: boot_id, snapshotSha256: snapshot_sha256, attachTokens: attach_tokens };
+  return { ...rest, ...renamed };
 }
 
 /** Throws state_corrupt with the file and what is wrong in it. */

@@ -16,7 +16,7 @@ import type { AgentSession } from "../agent/session.ts";
 import { withDeadline } from "../lib/deadline.ts";
 import { Semaphore } from "../lib/semaphore.ts";
 import type { Snapshot } from "../store/snapshots.ts";
-import { type Child, draftInfo, type ForkedChild, forkChild } from "./child.ts";
+import { type Child, type ChildPlan, draftInfo, type ForkedChild, forkChild } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
 import { Journal } from "./journal.ts";
 import type { EndCause, StateBounds } from "./lifecycle.ts";
@@ -214,7 +214,7 @@ export class Sandboxes {
       signal.throwIfAborted();
       const { limits: asked } = request;
       const plan = { deps: this.#deps, snapshot, id: newSandboxId(), limits: asked, started };
-      const journal = await this.#openJournal(plan.id, draftInfo(plan));
+      const journal = await this.#openJournal(plan);
       let child: ForkedChild | undefined;
       const sandbox = this.#begin(journal, async (_, scope) => {
         child = await forkChild(plan, journal, scope);
@@ -232,20 +232,21 @@ export class Sandboxes {
   }
 
   /** The intent is on disk before anything is taken. */
-  async #openJournal(id: SandboxId, info: SandboxInfo): Promise<Journal> {
+  async #openJournal(plan: ChildPlan): Promise<Journal> {
     const { paths, owner, sandboxesOutlive, onStep } = this.#deps;
     const record: SandboxRecord = {
       phase: "starting",
       outlives: sandboxesOutlive,
       bootId: owner.bootId,
-      info,
+      info: draftInfo(plan),
+      snapshotSha256: plan.snapshot.manifestSha256,
       resources: [],
       process: null,
       attachTokens: [],
       end: null,
     };
     const files = { "sandbox.json": renderRecord(record) };
-    const workDir = await createWorkDir(paths, { name: id, owner, files });
+    const workDir = await createWorkDir(paths, { name: plan.id, owner, files });
     onStep("start_recorded");
     return new Journal(workDir, record, onStep);
   }

@@ -5,14 +5,19 @@ import type {
   ExecRequest,
   ExecResult,
   IsolationTier,
+  Lineage,
   Pong,
   SandboxId,
   SandboxInfo,
   SnapshotInfo,
+  SnapshotInfoDetail,
   SnapshotTag,
 } from "@forkd/api";
 import type { AskedLimits } from "./asked-limits.ts";
+import type { RemoveMode } from "../store/snapshots.ts";
 import type { LimitSupport } from "./limits.ts";
+
+export type { RemoveMode } from "../store/snapshots.ts";
 
 /** A fork of `count` children of one snapshot. */
 export interface SpawnRequest {
@@ -98,7 +103,12 @@ export interface ForkService {
   bake(request: BakeRequest, progress: Progress): Promise<SnapshotInfo>;
   /** Copies a root image file into the store, where nobody changes it under its children. */
   importImage(path: string): Promise<BakeImage>;
-  deleteSnapshot(tag: SnapshotTag): Promise<void>;
+  /** See SnapshotStore.remove. */
+  deleteSnapshot(tag: SnapshotTag, mode?: RemoveMode): Promise<void>;
+  snapshotInfo(tag: SnapshotTag): Promise<SnapshotInfoDetail>;
+  /** Copies a snapshot and its ancestors into a base of its own. */
+  compactSnapshot(from: SnapshotTag, to: SnapshotTag): Promise<SnapshotInfo>;
+  lineage(): Promise<Lineage>;
 
   /** All or nothing: when one child fails, none is left. */
   spawn(request: SpawnRequest): Promise<SpawnedSandbox[]>;
@@ -120,6 +130,7 @@ export interface ForkService {
    * returns once the tag is taken; the snapshot is listed as writing, then as ready or failed.
    */
   branch(id: SandboxId, request: BranchBody): Promise<SnapshotInfo>;
+  branchesInFlight(): number;
   ping(id: SandboxId): Promise<Pong>;
   /** When `signal` aborts, the command is killed with its process group, and its reason thrown. */
   exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult>;

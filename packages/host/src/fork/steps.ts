@@ -27,6 +27,10 @@ export const journalSteps = [
   "attach_recorded",
   "attached",
   "adopted",
+  /** Branch: the directory that will be the snapshot; what it captured; then its name. */
+  "branch_staged",
+  "branch_captured",
+  "branch_published",
   /** Bake: the directory that will be the snapshot; then the parent's life; then its name. */
   "bake_staged",
   "bake_booted",

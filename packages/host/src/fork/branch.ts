@@ -1,0 +1,152 @@
+import { join } from "node:path";
+import {
+  ForkdError,
+  parseSnapshotTag,
+  type SandboxId,
+  type SandboxInfo,
+  type SnapshotInfo,
+  toForkdError,
+} from "@forkd/api";
+import { setClock } from "../agent/guest.ts";
+import { hold, requireHeld, thaw } from "../agent/hold.ts";
+import type { AgentSession } from "../agent/session.ts";
+import type { CaptureResult } from "../engine/engine.ts";
+import { snapshotFiles } from "../store/layout.ts";
+import type { Reservation, Snapshot, SnapshotFacts, SnapshotStaging } from "../store/snapshots.ts";
+import type { BranchOptions } from "./branch-options.ts";
+import type { Child } from "./child.ts";
+import type { ForkDeps } from "./deps.ts";
+import type { BranchScope } from "./sandbox.ts";
+
+/** A hold outlasts the longest pause by this, so that forks begin held: see requireHeld. */
+const holdBeyondPauseMs = 20_000;
+const clockTimeoutMs = 5_000;
+
+export interface BranchOrder {
+  readonly deps: ForkDeps;
+  readonly id: SandboxId;
+  readonly child: Child;
+  readonly scope: BranchScope;
+  readonly options: BranchOptions;
+  readonly parent: Snapshot;
+  readonly reservation: Reservation;
+}
+
+/**
+ * Writes a running child down at one instant and publishes that. Its guest is held meanwhile, so
+ * that in a fork of the snapshot nothing runs before the fork is one of its kind.
+ */
+export async function branchChild(order: BranchOrder): Promise<SnapshotInfo> {
+  const { deps, child, scope, options, parent, reservation } = order;
+  const began = performance.now();
+  const session = await child.agent.session();
+  const staging =
+    options.mode === "full"
+      ? await reservation.stageFlat(parent)
+      : await reservation.stageLink(parent);
+  deps.onStep("branch_staged");
+  const captured = await capture(order, { session, staging });
+  deps.onStep("branch_captured");
+  const diffMs = performance.now() - began;
+  const info = await staging.publish(factsOf(order, { session, captured, diffMs }));
+  deps.onStep("branch_published");
+  await scope.update({
+    has_branched: true,
+    last_branch_memory_path: join(info.dir, memoryNameOf(options)),
+    branch_count: child.journal.record.info.branch_count + 1,
+  });
+  return info;
+}
+
+function memoryNameOf({ mode }: BranchOptions): string {
+  return mode === "full" ? snapshotFiles.memory : snapshotFiles.diff;
+}
+
+/** Throws snapshot_incomplete when the tag is gone, or has been given to another snapshot. */
+export async function openParent({ store }: ForkDeps, child: Child): Promise<Snapshot> {
+  const { info, snapshotSha256 } = child.journal.record;
+  const tag = parseSnapshotTag(info.snapshot_tag);
+  const parent = await store.open(tag).catch((error: unknown) => {
+    const problem = toForkdError(error);
+    throw problem.code === "snapshot_not_found" ? withoutParent(info, "has been removed") : problem;
+  });
+  if (parent.manifestSha256 === snapshotSha256) return parent;
+  throw withoutParent(info, "has been made anew");
+}
+
+function withoutParent(info: SandboxInfo, what: string): ForkdError {
+  const message = `the snapshot '${info.snapshot_tag}' that ${info.id} was forked from ${what}`;
+  return new ForkdError("snapshot_incomplete", message, {
+    hint: "the sandbox runs on, but cannot be branched; fork another one",
+  });
+}
+
+async function capture(
+  { deps, id, child, scope, options, parent }: BranchOrder,
+  { session, staging }: { readonly session: AgentSession; readonly staging: SnapshotStaging },
+): Promise<CaptureResult> {
+  let holdLeftMs = 0;
+  const captured = await child.vm.capture({
+    mode: options.mode === "live" ? "live" : "stopped",
+    all: false,
+    image: parent.memory,
+    files: {
+      vmstate: staging.vmstateFile,
+      pages: staging.memoryFile,
+      extents: staging.extentsFile,
+    },
+    disks: [],
+    maxPauseMs: options.maxPauseMs,
+    // Publishing syncs all files together.
+    durable: false,
+    beforeStop: () => hold(session, Math.ceil(options.maxPauseMs) + holdBeyondPauseMs),
+    afterResume: async () => {
+      holdLeftMs = await thaw(session);
+    },
+    onPivot: () => undefined,
+    signal: scope.signal,
+  });
+  requireHeld(holdLeftMs);
+  // Its clock stood with it. A guest that does not take the time is no reason to lose the branch.
+  await setClock(session, clockTimeoutMs).catch((error: unknown) => {
+    deps.log.warn("the clock of a branched guest is not set", { id, error });
+  });
+  return captured;
+}
+
+interface Captured {
+  readonly session: AgentSession;
+  readonly captured: CaptureResult;
+  readonly diffMs: number;
+}
+
+function factsOf(
+  { id, child, options, parent }: BranchOrder,
+  { session, captured, diffMs }: Captured,
+): SnapshotFacts {
+  const { engine, machine, kernel, rootfs, agent, scratch } = parent.manifest;
+  const { identity } = child.journal.record.info;
+  const measured = options.mode !== "full" || options.measureDiff;
+  return {
+    engine,
+    machine,
+    kernel,
+    rootfs,
+    agent: {
+      ...agent,
+      attach_token: session.nextToken.toString("hex"),
+      generation: identity?.generation ?? agent.generation + 1,
+    },
+    bake: null,
+    branch: {
+      branched_from: id,
+      mode: options.mode,
+      pause_ms: captured.pauseMs,
+      diff_ms: measured ? diffMs : null,
+      diff_physical_bytes: options.measureDiff ? captured.pagesBytes : null,
+      diff_logical_bytes: options.measureDiff ? machine.memory_mib * 1024 * 1024 : null,
+      warning: null,
+    },
+    scratch,
+  };
+}
