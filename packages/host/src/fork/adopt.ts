@@ -37,6 +37,7 @@ async function adopt(deps: ForkDeps, journal: Journal, scope: AdoptScope): Promi
   const { process } = scope;
   const vm = await adoptVm(deps, process, { workDir: journal.workDir, signal: scope.signal });
   scope.holdVm(vm);
+  await deps.disks.admit(vm, journal.record.info.id, []);
   // Whatever the last owner had paused it for is not going on any more.
   await vm.resume();
   const { info } = journal.record;

@@ -93,6 +93,9 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
   plan.signal.addEventListener("abort", onAbort, { once: true });
   try {
     plan.signal.throwIfAborted();
+    await plan.deps.disks.admit(vm, `the parent of '${plan.request.tag}'`, [
+      plan.request.image.path,
+    ]);
     const session = await attachAgent(vm, firstAttachToken, bootTimeoutMs);
     const parent = { vm, session };
     const warmed = await whileAlive(vm, warmUp(plan, parent), () => guestDied(vm));

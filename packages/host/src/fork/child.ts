@@ -73,6 +73,9 @@ export async function forkChild(
   });
   scope.holdVm(vm);
   deps.onStep("vmm_started");
+  await requireOwnDisks(plan, vm).catch((error: unknown) => {
+    throw new StartFailure("spawn_failed", error);
+  });
   const offset = began - plan.started;
   const { session, identity } = await open(plan, vm).catch((error: unknown) => {
     throw new StartFailure(identityReason(error), error);
@@ -118,6 +121,13 @@ async function restore(
     dieWithParent: !deps.sandboxesOutlive,
     cgroups: group.procsFiles,
   });
+}
+
+/** The VM has not run yet: what it has open is all that it could ever write. */
+function requireOwnDisks({ deps, snapshot, id }: ChildPlan, vm: Vm): Promise<void> {
+  const { memory, vmstateFile, rootImage } = snapshot;
+  const layers = memory.overlay === null ? [] : [memory.overlay.file, memory.overlay.extents];
+  return deps.disks.admit(vm, id, [rootImage, memory.base, ...layers, vmstateFile]);
 }
 
 function machineOf({ manifest }: Snapshot) {

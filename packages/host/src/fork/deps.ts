@@ -3,6 +3,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
+import type { DiskGuard } from "./disk-guard.ts";
 import type { History } from "./history.ts";
 import type { LimitKeeper } from "./limits.ts";
 import type { OnStep } from "./steps.ts";
@@ -13,6 +14,7 @@ export interface ForkDeps {
   readonly engine: Engine;
   readonly store: SnapshotStore;
   readonly limits: LimitKeeper;
+  readonly disks: DiskGuard;
   readonly log: Logger;
   /** Whether sandboxes outlive their owner, and are adopted by the next one. */
   readonly sandboxesOutlive: boolean;
