@@ -14,16 +14,33 @@ enum {
   runs_at_first = 16384,
 };
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 /* What is over it goes to the file while the guest stands. */
 static const uint64_t buffer_bytes_max = 1024ull * 1024 * 1024;
 
+/* Memory that is there: nothing waits for the kernel to find it. Large pages are found faster. */
+static uint8_t *allocate(size_t bytes) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  uint8_t *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (at == MAP_FAILED) fail_errno("allocate", "memory for the copy");
+  madvise(at, bytes, MADV_HUGEPAGE);
+  /* Where the kernel does not know the advice (before 5.14), a touch of each page does it. */
+  if (madvise(at, bytes, MADV_POPULATE_WRITE) != 0) {
+    for (size_t page = 0; page < bytes; page += page_size) at[page] = 0;
+  }
+  return at;
+}
+
 static void replace_buffer(struct copier *copier, uint64_t bytes) {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+  const uint64_t large = 2 * 1024 * 1024;
+  bytes = (bytes + large - 1) / large * large;
   if (bytes > buffer_bytes_max) bytes = buffer_bytes_max;
   if (bytes <= copier->capacity) return;
   if (copier->buffer != NULL) munmap(copier->buffer, copier->capacity);
-  copier->buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (copier->buffer == MAP_FAILED) fail_errno("allocate", "memory for the copy");
+  copier->buffer = allocate(bytes);
   copier->capacity = bytes;
 }
 

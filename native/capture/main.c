@@ -39,8 +39,8 @@ enum {
   /* With this much left the guest may be stopped: half a millisecond of copying. */
   small_bytes = 1024 * 1024,
   /* Room for what the guest writes between the estimate and the pause. */
-  spare_bytes = 32 * 1024 * 1024,
-  spare_runs = 65536,
+  spare_bytes = 8 * 1024 * 1024,
+  spare_runs = 16384,
   /* QEMU's name for the descriptors that it writes the state to. */
   state_set = 91,
   /* What stopping, saving and resuming take without any page. */

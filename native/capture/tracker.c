@@ -16,6 +16,9 @@
 
 #include "capture.h"
 
+/* A quarter of a millisecond of work for the kernel. */
+static const uint64_t piece_bytes = 32 * 1024 * 1024;
+
 static struct {
   int fd;
   struct uffdio_range range;
@@ -54,17 +57,20 @@ void tracker_start(const struct target *target) {
   if (fd < 0) fail(CODE_LIVE, "the VMM's write tracking cannot be had: %s", strerror(errno));
   tracker.range = (struct uffdio_range){target->ram_address, target->ram_bytes};
   tracker.fd = fd;
-  /* A capture that was killed may have left its protection. */
-  ioctl(fd, UFFDIO_UNREGISTER, &tracker.range);
   struct uffdio_register want = {.range = tracker.range, .mode = UFFDIO_REGISTER_MODE_WP};
   if (ioctl(fd, UFFDIO_REGISTER, &want) != 0) {
     fail(CODE_LIVE, "the kernel does not track writes to the VMM's RAM: %s", strerror(errno));
   }
 }
 
+/* Piece by piece: the kernel locks the address space for each, and the guest may have to wait. */
 void tracker_stop(void) {
   if (tracker.fd < 0) return;
-  ioctl(tracker.fd, UFFDIO_UNREGISTER, &tracker.range);
+  uint64_t end = tracker.range.start + tracker.range.len;
+  for (uint64_t at = tracker.range.start; at < end; at += piece_bytes) {
+    struct uffdio_range piece = {at, end - at < piece_bytes ? end - at : piece_bytes};
+    ioctl(tracker.fd, UFFDIO_UNREGISTER, &piece);
+  }
   close(tracker.fd);
   tracker.fd = -1;
 }
