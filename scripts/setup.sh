@@ -14,7 +14,7 @@ runtime_packages="
 test_packages="docker-registry:docker-registry python3:python3 git:git busybox-static:busybox
   cpio:cpio procps:ps"
 # Without these some tests are skipped, which the run says.
-optional_packages="clang-14:clang-14 libclang-rt-14-dev"
+optional_packages="clang-14:clang-14 libclang-rt-14-dev python3-venv"
 
 with_tests=no
 case ${1:-} in
