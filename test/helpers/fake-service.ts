@@ -1,4 +1,12 @@
-import { type EndReason, ForkdError, type SandboxInfo, type SnapshotInfo } from "@forkd/api";
+import {
+  type EndReason,
+  ForkdError,
+  type Lineage,
+  type SandboxInfo,
+  type SnapshotInfo,
+  type SnapshotInfoDetail,
+} from "@forkd/api";
+import { lineageOf } from "@forkd/host/fork/lineage.ts";
 import type {
   BakeRequest,
   ForkService,

@@ -2,6 +2,7 @@ export * from "./branch.ts";
 export * from "./errors.ts";
 export * from "./ids.ts";
 export * from "./limits.ts";
+export * from "./lineage.ts";
 export * from "./openapi.ts";
 export * from "./route-types.ts";
 export * from "./routes.ts";

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import { errorTable } from "./errors.ts";
+import { lineageSchema } from "./lineage.ts";
 import type { Route } from "./routes.ts";
 import { routes } from "./routes.ts";
 import {
@@ -13,7 +14,12 @@ import {
   pongSchema,
   sandboxInfoSchema,
 } from "./sandbox.ts";
-import { createSnapshotSchema, snapshotInfoSchema } from "./snapshot.ts";
+import {
+  compactSnapshotSchema,
+  createSnapshotSchema,
+  snapshotInfoDetailSchema,
+  snapshotInfoSchema,
+} from "./snapshot.ts";
 import { healthSchema, openApiSchema, problemSchema, versionSchema } from "./system.ts";
 
 /** Names of the schemas that other programs may want to generate types for. */
@@ -22,7 +28,10 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [versionSchema, "Version"],
   [openApiSchema, "OpenApi"],
   [snapshotInfoSchema, "SnapshotInfo"],
+  [snapshotInfoDetailSchema, "SnapshotInfoDetail"],
   [createSnapshotSchema, "CreateSnapshot"],
+  [compactSnapshotSchema, "CompactSnapshot"],
+  [lineageSchema, "Lineage"],
   [sandboxInfoSchema, "SandboxInfo"],
   [createSandboxSchema, "CreateSandbox"],
   [branchRequestSchema, "BranchRequest"],

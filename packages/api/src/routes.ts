@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
+import { lineageSchema } from "./lineage.ts";
 import {
   createSandboxSchema,
   endedQuerySchema,
@@ -11,7 +12,13 @@ import {
   pongSchema,
   sandboxInfoSchema,
 } from "./sandbox.ts";
-import { createSnapshotSchema, snapshotInfoSchema } from "./snapshot.ts";
+import {
+  compactSnapshotSchema,
+  createSnapshotSchema,
+  removeSnapshotQuerySchema,
+  snapshotInfoDetailSchema,
+  snapshotInfoSchema,
+} from "./snapshot.ts";
 import { healthSchema, openApiSchema, versionSchema } from "./system.ts";
 
 /** How a route's success looks. `body: null` means an empty answer. */
@@ -44,6 +51,7 @@ const spawnErrors = [
   "snapshot_not_found",
   "snapshot_not_ready",
   "snapshot_incomplete",
+  "snapshot_corrupt",
   "snapshot_incompatible",
   "engine_unavailable",
   "engine_failed",
@@ -67,6 +75,8 @@ const branchErrors = [
   "snapshot_exists",
   "snapshot_not_found",
   "snapshot_incomplete",
+  "snapshot_corrupt",
+  "chain_too_long",
   "sandbox_not_found",
   "sandbox_ended",
   "sandbox_busy",
@@ -139,10 +149,44 @@ export const routes = {
   deleteSnapshot: {
     method: "DELETE",
     path: "/v1/snapshots/{tag}",
-    summary: "Remove a snapshot",
+    summary: "Remove a snapshot; one that others were made from only with cascade or force",
     request: null,
+    query: removeSnapshotQuerySchema,
     success: { status: 204, body: null },
-    errors: ["invalid_tag", "snapshot_not_found", "snapshot_not_ready"],
+    errors: ["invalid_tag", "snapshot_not_found", "snapshot_not_ready", "snapshot_in_use"],
+  },
+  getSnapshotInfo: {
+    method: "GET",
+    path: "/v1/snapshots/{tag}/info",
+    summary: "One snapshot with its chain, its dependents and its sizes",
+    request: null,
+    success: { status: 200, body: snapshotInfoDetailSchema },
+    errors: ["invalid_tag", "snapshot_not_found", "snapshot_not_ready", "snapshot_incomplete"],
+  },
+  compactSnapshot: {
+    method: "POST",
+    path: "/v1/snapshots/{tag}/compact",
+    summary: "Copy a snapshot and its ancestors into one new base",
+    request: compactSnapshotSchema,
+    success: { status: 200, body: snapshotInfoSchema },
+    errors: [
+      "invalid_tag",
+      "snapshot_not_found",
+      "snapshot_exists",
+      "snapshot_not_ready",
+      "snapshot_incomplete",
+      "snapshot_corrupt",
+      "disk_full",
+      "busy",
+    ],
+  },
+  getLineage: {
+    method: "GET",
+    path: "/v1/lineage",
+    summary: "Which snapshots and live sandboxes came from which",
+    request: null,
+    success: { status: 200, body: lineageSchema },
+    errors: [],
   },
   listSandboxes: {
     method: "GET",

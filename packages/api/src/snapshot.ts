@@ -54,6 +54,17 @@ export const snapshotInfoDetailSchema = snapshotInfoSchema.extend({
 });
 export type SnapshotInfoDetail = z.infer<typeof snapshotInfoDetailSchema>;
 
+/** `DELETE /v1/snapshots/{tag}`: what happens to the snapshots that were made from it. */
+export const removeSnapshotQuerySchema = z.object({
+  /** Remove them too. */
+  cascade: z.stringbool().default(false),
+  /** Leave them, though they cannot be forked any more. */
+  force: z.stringbool().default(false),
+});
+
+/** `POST /v1/snapshots/{tag}/compact` */
+export const compactSnapshotSchema = z.object({ to: snapshotTagSchema });
+
 /** `POST /v1/snapshots`: boot a root image with a kernel, wait, freeze. */
 export const createSnapshotSchema = z.object({
   tag: snapshotTagSchema,

@@ -13,8 +13,8 @@ import type {
   SnapshotInfoDetail,
   SnapshotTag,
 } from "@forkd/api";
-import type { AskedLimits } from "./asked-limits.ts";
 import type { RemoveMode } from "../store/snapshots.ts";
+import type { AskedLimits } from "./asked-limits.ts";
 import type { LimitSupport } from "./limits.ts";
 
 export type { RemoveMode } from "../store/snapshots.ts";

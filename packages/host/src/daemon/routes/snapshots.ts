@@ -1,12 +1,20 @@
 import { stat } from "node:fs/promises";
 import { isAbsolute } from "node:path";
 import { type CreateSnapshot, ForkdError, limits } from "@forkd/api";
-import type { BakeRequest, ForkService } from "../../fork/service.ts";
+import type { BakeRequest, ForkService, RemoveMode } from "../../fork/service.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Gate } from "../gate.ts";
 import type { RouteHandlers } from "../register.ts";
 
-type SnapshotRoutes = Pick<RouteHandlers, "listSnapshots" | "createSnapshot" | "deleteSnapshot">;
+type SnapshotRoutes = Pick<
+  RouteHandlers,
+  | "listSnapshots"
+  | "createSnapshot"
+  | "deleteSnapshot"
+  | "getSnapshotInfo"
+  | "compactSnapshot"
+  | "getLineage"
+>;
 
 /** A bake takes from seconds to minutes. */
 const bakeRetryAfterSecs = 15;
@@ -26,11 +34,29 @@ export function snapshotRoutes(service: ForkService, log: Logger): SnapshotRoute
         const request = await planBake(service, body);
         return service.bake(request, (message) => log.info(message, { tag: body.tag }));
       }),
-    deleteSnapshot: async ({ params }) => {
-      await service.deleteSnapshot(params.tag);
+    deleteSnapshot: async ({ params, query }) => {
+      await service.deleteSnapshot(params.tag, removeMode(query));
       return undefined;
     },
+    getSnapshotInfo: ({ params }) => service.snapshotInfo(params.tag),
+    compactSnapshot: ({ params, body }) => {
+      if (body.to === params.tag) {
+        throw new ForkdError("bad_request", "a snapshot cannot be compacted into itself", {
+          hint: "choose another tag for the result",
+        });
+      }
+      return bakes.run(() => service.compactSnapshot(params.tag, body.to));
+    },
+    getLineage: () => service.lineage(),
   };
+}
+
+function removeMode(query: { readonly cascade: boolean; readonly force: boolean }): RemoveMode {
+  if (query.cascade && query.force) {
+    throw new ForkdError("bad_request", "only one of cascade and force can be true");
+  }
+  if (query.cascade) return "cascade";
+  return query.force ? "orphan" : "refuse";
 }
 
 /** A bare root image: no image configuration, no warm interpreter; warm once the agent answers. */
