@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Client } from "@forkd/sdk";
 import { repoRoot } from "./baked.ts";
+import { checkedFetch } from "./contract.ts";
 import { makeTmpDir } from "./tmp.ts";
 
 const token = "a-token-of-the-e2e-tests";
@@ -14,6 +15,7 @@ const stopTimeoutMs = 30_000;
 
 /** The real `forkd-controller`, as an operator starts it, on a free port. */
 export interface TestDaemon {
+  /** Every answer that it gets is checked against the daemon's OpenAPI document. */
   readonly client: Client;
   readonly url: string;
   readonly token: string;
@@ -62,7 +64,7 @@ export async function startDaemon(dataDir: string): Promise<TestDaemon> {
 type End = (signal: NodeJS.Signals) => Promise<number | null>;
 
 function running(child: ChildProcess, url: string, end: End): TestDaemon {
-  const client = new Client({ url, token });
+  const client = new Client({ url, token, fetch: checkedFetch(url, token) });
   const killAll = async (): Promise<number | null> => {
     if (child.exitCode === null && child.signalCode === null) {
       const sandboxes = await client.listSandboxes();

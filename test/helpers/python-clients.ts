@@ -62,16 +62,13 @@ async function run(argv: readonly string[]): Promise<string | undefined> {
   return end.code === 0 ? undefined : `${argv.slice(0, 3).join(" ")} failed: ${last}`;
 }
 
-const answerSchema = z.union([
-  z.object({ value: z.unknown() }),
-  z.object({
-    raised: z.string(),
-    message: z.string(),
-    status: z.int().optional(),
-    body: z.unknown().optional(),
-    url: z.string().optional(),
-  }),
-]);
+const raisedSchema = z.object({
+  raised: z.string(),
+  message: z.string(),
+  status: z.int().optional(),
+  body: z.unknown().optional(),
+});
+const answerSchema = z.union([z.object({ value: z.unknown() }), raisedSchema]);
 
 /** What the package raised. */
 export class PythonError extends Error {
@@ -79,12 +76,7 @@ export class PythonError extends Error {
   readonly status: number | undefined;
   readonly body: unknown;
 
-  constructor(answer: {
-    raised: string;
-    message: string;
-    status?: number | undefined;
-    body: unknown;
-  }) {
+  constructor(answer: z.infer<typeof raisedSchema>) {
     super(answer.message);
     this.name = answer.raised;
     this.raised = answer.raised;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type { TestContext } from "node:test";
 import {
+  openApiDocument,
   type Problem,
   problemSchema,
   type Route,
@@ -13,6 +14,7 @@ import type { AuditEntry } from "@forkd/host/daemon/audit.ts";
 import { createServer, type ServerConfig } from "@forkd/host/daemon/server.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import type { InjectOptions, LightMyRequestResponse } from "fastify";
+import { Contract } from "./contract.ts";
 import { FakeService } from "./fake-service.ts";
 
 export const testConfig: ServerConfig = {
@@ -31,7 +33,12 @@ export interface CallOptions {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** A server over a fake service. Every answer that it gives is checked against the route table. */
+const contract = new Contract(openApiDocument(testConfig.version));
+
+/**
+ * A server over a fake service. Every answer that it gives is checked against the route table and
+ * the OpenAPI document.
+ */
 export class TestServer {
   readonly service = new FakeService();
   readonly audited: AuditEntry[] = [];
@@ -67,6 +74,13 @@ export class TestServer {
     } else {
       checkSuccess(route, response);
     }
+    contract.check({
+      method: route.method,
+      path: route.path,
+      status: response.statusCode,
+      contentType: String(response.headers["content-type"] ?? ""),
+      text: response.body,
+    });
     return response;
   }
 }
