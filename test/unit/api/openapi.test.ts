@@ -22,18 +22,21 @@ test("every route is in the document with all its answers", () => {
     assert.equal(operation.operationId, name);
     assert.equal(operation.requestBody !== undefined, route.request !== null, name);
     const statuses = routeErrors(route).map((code) => errorTable[code].status);
-    const expected = new Set([route.success.status, ...statuses].map(String));
+    const begun = "mayBeWriting" in route.success ? [202] : [];
+    const expected = new Set([route.success.status, ...begun, ...statuses].map(String));
     assert.deepEqual(new Set(Object.keys(operation.responses)), expected, name);
   }
   const count = Object.values<object>(document.paths).flatMap((path) => Object.keys(path)).length;
   assert.equal(count, rows.length);
 });
 
-test("path parameters are declared", () => {
+test("parameters of path and query are declared", () => {
   for (const [, route] of rows) {
     const operation = document.paths[route.path][route.method.toLowerCase()];
-    const names = (operation.parameters ?? []).map((parameter: { name: string }) => parameter.name);
-    assert.deepEqual(names, route.path.match(/(?<=\{)\w+/g) ?? []);
+    const parameters: readonly { name: string; in: string }[] = operation.parameters ?? [];
+    const named = (where: string) => parameters.filter((p) => p.in === where).map((p) => p.name);
+    assert.deepEqual(named("path"), route.path.match(/(?<=\{)\w+/g) ?? []);
+    assert.deepEqual(named("query"), "query" in route ? Object.keys(route.query.shape) : []);
   }
 });
 
