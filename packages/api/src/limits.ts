@@ -76,6 +76,10 @@ export const limits = {
   pidsLimitDefault: 256,
   /** Smallest `io_read_bps` and `io_write_bps`. */
   ioMinBps: 64 * 1024,
+  /** Time of a child to prove its identity unless `--identity-timeout-secs` says otherwise. */
+  identityTimeoutDefaultSecs: 60,
+  /** The largest `--identity-timeout-secs`. */
+  identityTimeoutMaxSecs: 80,
   /** Shortest bearer token that the daemon accepts as its own. */
   tokenBytesMin: 16,
   /** Longest bearer token. */

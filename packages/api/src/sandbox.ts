@@ -16,6 +16,7 @@ export const endReasonSchema = z.enum([
   "engine_crash",
   "identity_timeout",
   "identity_failed",
+  "agent_failed",
   "spawn_failed",
   "host_restart",
   "lost",

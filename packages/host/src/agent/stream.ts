@@ -161,8 +161,12 @@ export class AgentStream {
   }
 
   #grant(payload: Buffer): void {
-    if (payload.length !== 4) throw broken("a window frame is 4 bytes");
-    this.#sendCredit = Math.min(this.#sendCredit + payload.readUInt32LE(0), initialCreditBytes);
+    if (payload.length !== 4) throw broken("the guest sent a window that is not 4 bytes");
+    const bytes = payload.readUInt32LE(0);
+    if (bytes === 0 || bytes > initialCreditBytes - this.#sendCredit) {
+      throw broken("the guest gave credit for what it was not sent");
+    }
+    this.#sendCredit += bytes;
     this.#wakeSender?.();
   }
 

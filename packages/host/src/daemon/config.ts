@@ -19,6 +19,7 @@ export interface DaemonConfig {
   readonly tokenFile: string | null;
   readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
   readonly prewarmScratchDir: string;
+  readonly identityTimeoutMs: number;
   readonly branchConcurrency: number;
 }
 
@@ -39,6 +40,11 @@ const rawSchema = z.object({
   "tls-key": z.string().min(1).optional(),
   "allow-plain-http": z.stringbool().default(false),
   "prewarm-scratch-dir": z.string().min(1).default("/dev/shm/forkd-prewarm"),
+  "identity-timeout-secs": z.coerce
+    .number()
+    .positive()
+    .max(limits.identityTimeoutMaxSecs)
+    .default(limits.identityTimeoutDefaultSecs),
   "branch-concurrency": z.coerce
     .number()
     .int()
@@ -118,6 +124,7 @@ function resolveConfig(options: ParsedOptions, env: Env, uid: number): DaemonCon
     tokenFile: optionalPath(options["token-file"]),
     tls: tlsFiles(options),
     prewarmScratchDir: resolve(options["prewarm-scratch-dir"]),
+    identityTimeoutMs: options["identity-timeout-secs"] * 1000,
     branchConcurrency: options["branch-concurrency"],
   };
   refuseExposure(config, options["allow-plain-http"]);

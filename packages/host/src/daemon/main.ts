@@ -34,8 +34,15 @@ async function main(): Promise<number> {
   await serve({
     config: command.config,
     version,
-    openService: ({ paths, statePath: stateFile, branchConcurrency }, log) =>
-      openForkService({ paths, owner: "daemon", log, stateFile, branchConcurrency }),
+    openService: ({ paths, statePath, branchConcurrency, identityTimeoutMs }, log) =>
+      openForkService({
+        paths,
+        owner: "daemon",
+        log,
+        stateFile: statePath,
+        branchConcurrency,
+        identityTimeoutMs,
+      }),
     log: jsonLogger((line) => process.stdout.write(line)),
     announce: (url) => print(`listening on ${url}`),
     ...watchSignals(),

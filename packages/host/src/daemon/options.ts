@@ -45,6 +45,10 @@ export const daemonOptions = {
     "Scratch space of prewarming",
     "/dev/shm/forkd-prewarm",
   ]),
+  "identity-timeout-secs": option("FORKD_IDENTITY_TIMEOUT_SECS", "SECS", [
+    "Kill a child that does not prove an identity of its own in this time",
+    "60",
+  ]),
   "branch-concurrency": option("FORKD_BRANCH_CONCURRENCY", "N", ["Branches at one time", "4"]),
 } as const satisfies Record<string, DaemonOption>;
 

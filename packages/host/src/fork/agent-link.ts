@@ -11,6 +11,9 @@ import type { OnStep } from "./steps.ts";
  * a wrong token reached, never; one on a host that is overloaded, some time.
  */
 const helloTimeoutsMs = [1_000, 4_000, 15_000, 40_000] as const;
+/** A guest whose sessions break more often than this is broken or hostile, and given up. */
+const breaksMax = 1;
+const breaksWindowMs = 60_000;
 
 interface LinkParts {
   readonly vm: Vm;
@@ -20,8 +23,15 @@ interface LinkParts {
   readonly session: AgentSession | null;
 }
 
-/** The way to one guest's agent: a session, and another one when it breaks. */
+/**
+ * The way to one guest's agent: a session, and another one when it breaks. A guest that breaks that
+ * one too is lost.
+ */
 export class AgentLink {
+  /** Resolves with the reason when no session can be had any more. */
+  readonly lost: Promise<ForkdError>;
+  readonly #lose: (reason: ForkdError) => void;
+  readonly #breaks: number[] = [];
   readonly #parts: LinkParts;
   #session: AgentSession | null;
   #attaching: Promise<AgentSession> | undefined;
@@ -30,12 +40,15 @@ export class AgentLink {
   constructor(parts: LinkParts) {
     this.#parts = parts;
     this.#session = parts.session;
+    const { promise, resolve } = Promise.withResolvers<ForkdError>();
+    this.lost = promise;
+    this.#lose = resolve;
   }
 
-  /** A session that works. Throws agent_unavailable when the agent does not answer for a minute. */
+  /** A session that works. Throws agent_unavailable when none can be had: the guest is lost then. */
   async session(): Promise<AgentSession> {
     if (this.#session !== null && this.#session.failure === undefined) return this.#session;
-    this.#attaching ??= this.#attach().finally(() => {
+    this.#attaching ??= this.#attachAgain().finally(() => {
       this.#attaching = undefined;
     });
     return await this.#attaching;
@@ -45,6 +58,24 @@ export class AgentLink {
   close(): void {
     this.#closed = true;
     this.#session?.close();
+  }
+
+  async #attachAgain(): Promise<AgentSession> {
+    try {
+      if (this.#session?.failure !== undefined) this.#countBreak(this.#session.failure);
+      return await this.#attach();
+    } catch (error) {
+      if (!this.#closed) this.#lose(toForkdError(error));
+      throw error;
+    }
+  }
+
+  /** Throws the failure when there were too many of late. */
+  #countBreak(failure: ForkdError): void {
+    const now = performance.now();
+    while ((this.#breaks[0] ?? now) < now - breaksWindowMs) this.#breaks.shift();
+    this.#breaks.push(now);
+    if (this.#breaks.length > breaksMax) throw failure;
   }
 
   /**

@@ -20,9 +20,6 @@ import type { Journal } from "./journal.ts";
 import type { StartScope } from "./sandbox.ts";
 import type { ChildTimings } from "./service.ts";
 
-/** A guest that cannot prove its identity in this time is killed: nobody may talk to it. */
-const identityTimeoutMs = 60_000;
-
 /** A VM whose agent has proven an identity of its own. */
 export interface Child {
   readonly vm: Vm;
@@ -142,7 +139,8 @@ interface Opened {
 
 /** The attach is written before the guest runs, so that it finds it when it wakes. */
 async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
-  const { snapshot, id } = plan;
+  const { deps, snapshot, id } = plan;
+  const { identityTimeoutMs } = deps;
   const token = Buffer.from(snapshot.manifest.agent.attach_token, "hex");
   const session = await attachAgent(vm, token, identityTimeoutMs);
   const request = {

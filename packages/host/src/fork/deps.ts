@@ -18,6 +18,8 @@ export interface ForkDeps {
   readonly log: Logger;
   /** Whether sandboxes outlive their owner, and are adopted by the next one. */
   readonly sandboxesOutlive: boolean;
+  /** A guest that cannot prove its identity in this time is killed: nobody may talk to it. */
+  readonly identityTimeoutMs: number;
   /** The process that owns what this service makes. */
   readonly owner: ProcessIdentity;
   /** The sandboxes that ended; null for an owner whom nobody asks about them. */

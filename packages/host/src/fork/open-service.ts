@@ -1,5 +1,6 @@
 import { ForkdError, limits } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
+import type { Engine } from "../engine/engine.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import type { Logger } from "../lib/log.ts";
@@ -31,6 +32,10 @@ export interface ServiceOptions {
   readonly stateFile: string | null;
   /** Branches at one time. */
   readonly branchConcurrency?: number;
+  /** How long a guest may take to prove its identity. */
+  readonly identityTimeoutMs?: number;
+  /** Another engine than QEMU, for tests. */
+  readonly engine?: Engine;
   /** Told of every step of the journal, for tests that stop there. */
   readonly onStep?: OnStep;
 }
@@ -46,13 +51,14 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const store = new SnapshotStore(options.paths, owner);
   const deps: ForkDeps = {
     paths: options.paths,
-    engine: new QemuEngine(options.paths.cacheDir),
+    engine: options.engine ?? new QemuEngine(options.paths.cacheDir),
     store,
     limits: new LimitKeeper(options.paths),
     disks: new DiskGuard(),
     log: options.log,
     owner,
     sandboxesOutlive: options.owner === "daemon",
+    identityTimeoutMs: options.identityTimeoutMs ?? limits.identityTimeoutDefaultSecs * 1000,
     history: lock === null ? null : await History.open(layout.endedDir(options.paths)),
     onStep: options.onStep ?? (() => undefined),
   };

@@ -151,6 +151,7 @@ export class Sandbox {
     try {
       const child = await start(journal, { signal, holdVm: (vm) => this.#holdVm(vm) });
       this.#child = child;
+      void child.agent.lost.then((reason) => this.#agentLost(reason));
       if (this.#lifecycle.apply("opened")) this.#opening.resolve(child);
       else child.agent.close();
       if (this.#vmEnd !== undefined) await this.#died(this.#vmEnd);
@@ -184,6 +185,11 @@ export class Sandbox {
     // A start notices it too, and says it better.
     if (this.#detached || this.#lifecycle.state === "starting") return;
     this.#apply("died", await this.#causeOf(end));
+  }
+
+  /** A VM whose agent cannot be talked to is of no use, and may be up to something. */
+  #agentLost({ message }: ForkdError): void {
+    if (!this.#detached) this.#apply("kill", { reason: "agent_failed", detail: message });
   }
 
   async #causeOf(end: VmEnd): Promise<EndCause> {
