@@ -128,7 +128,7 @@ async function measureMode(client: Client, plan: ModePlan): Promise<BranchRow> {
     });
     totals.push(performance.now() - started);
     gaps.push(await plan.load.takeGapMs());
-    pauses.push(info.pause_ms ?? Number.NaN);
+    pauses.push((info.pause_us ?? Number.NaN) / 1000);
     linkBytes = info.memory_physical_bytes ?? 0;
     await client.deleteSnapshot({ params: { tag } });
   }

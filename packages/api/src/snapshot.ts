@@ -17,8 +17,11 @@ export const snapshotInfoSchema = z.object({
   dir: z.string(),
   created_at_unix: z.int(),
   branched_from: z.string().optional(),
-  pause_ms: z.number().optional(),
-  diff_ms: z.number().optional(),
+  /** Whole milliseconds, rounded up: upstream's clients take no fraction. */
+  pause_ms: z.int().optional(),
+  /** How long the guest stood, by the engine's own events. */
+  pause_us: z.int().optional(),
+  diff_ms: z.int().optional(),
   diff_physical_bytes: z.int().optional(),
   diff_logical_bytes: z.int().optional(),
   warning: z.string().optional(),

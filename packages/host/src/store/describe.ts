@@ -27,6 +27,7 @@ type Origin = Pick<
   SnapshotInfo,
   | "branched_from"
   | "pause_ms"
+  | "pause_us"
   | "diff_ms"
   | "diff_physical_bytes"
   | "diff_logical_bytes"
@@ -38,8 +39,9 @@ type Origin = Pick<
 function describeOrigin({ parent, branch }: StoredManifest["manifest"]): Origin {
   const origin = {
     branched_from: branch?.branched_from,
-    pause_ms: branch?.pause_ms,
-    diff_ms: branch?.diff_ms,
+    pause_ms: roundUp(branch?.pause_ms, 1),
+    pause_us: roundUp(branch?.pause_ms, 1000),
+    diff_ms: roundUp(branch?.diff_ms, 1),
     diff_physical_bytes: branch?.diff_physical_bytes,
     diff_logical_bytes: branch?.diff_logical_bytes,
     warning: branch?.warning,
@@ -47,6 +49,10 @@ function describeOrigin({ parent, branch }: StoredManifest["manifest"]): Origin 
   };
   const said = Object.entries(origin).filter(([, value]) => value !== undefined && value !== null);
   return Object.fromEntries(said);
+}
+
+function roundUp(ms: number | null | undefined, scale: number): number | undefined {
+  return ms === null || ms === undefined ? undefined : Math.ceil(ms * scale);
 }
 
 /** One that cannot be forked, and why; of its manifest only what could be read. */
