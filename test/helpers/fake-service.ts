@@ -10,6 +10,7 @@ import { lineageOf } from "@forkd/host/fork/lineage.ts";
 import type {
   BakeRequest,
   ForkService,
+  RemoveMode,
   SpawnedSandbox,
   SpawnRequest,
 } from "@forkd/host/fork/service.ts";
@@ -60,6 +61,7 @@ export class FakeService implements ForkService {
   readonly ended = new Map<string, SandboxInfo>();
   readonly spawnRequests: SpawnRequest[] = [];
   readonly bakeRequests: BakeRequest[] = [];
+  readonly removals: RemoveMode[] = [];
   /** Thrown by spawn, exec, eval and ping. */
   fault: unknown;
   /** What exec, eval and ping wait for before they answer. */
@@ -85,7 +87,13 @@ export class FakeService implements ForkService {
     return { path, sha256: "0".repeat(64), ref: path, env: {}, user: "", workdir: "" };
   }
 
-  async deleteSnapshot(tag: string): Promise<void> {
+  /** As at first, but for what was asked. */
+  reset(): void {
+    this.snapshots.set("base", snapshot("base"));
+  }
+
+  async deleteSnapshot(tag: string, mode: RemoveMode = "refuse"): Promise<void> {
+    this.removals.push(mode);
     if (!this.snapshots.delete(tag)) this.#missing("snapshot", tag);
   }
 

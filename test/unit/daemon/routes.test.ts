@@ -166,6 +166,46 @@ test("snapshots are listed and deleted", async () => {
   assert.equal(problemOf(gone).error, "snapshot 'base' not found");
 });
 
+test("a removal says what happens to children, and not two things at once", async () => {
+  const server = new TestServer();
+  const remove = (query: string) =>
+    server.inject({ method: "DELETE", url: `/v1/snapshots/base?${query}` });
+  assert.equal(problemOf(await remove("cascade=true&force=true")).code, "bad_request");
+  assert.equal(problemOf(await remove("cascade=perhaps")).code, "bad_request");
+  assert.deepEqual(server.service.removals, []);
+  assert.equal((await remove("cascade=true")).statusCode, 204);
+  server.service.reset();
+  assert.equal((await remove("force=true")).statusCode, 204);
+  server.service.reset();
+  assert.equal((await remove("")).statusCode, 204);
+  assert.deepEqual(server.service.removals, ["cascade", "orphan", "refuse"]);
+});
+
+test("a snapshot's chain is told and compacted", async () => {
+  const server = new TestServer();
+  const params = { tag: "base" };
+  assert.equal((await server.call("getSnapshotInfo", { params })).json().chain_depth, 0);
+  const unknown = await server.call("getSnapshotInfo", { params: { tag: "nope" } });
+  assert.equal(unknown.statusCode, 404);
+  const same = await server.call("compactSnapshot", { params, body: { to: "base" } });
+  assert.equal(problemOf(same).code, "bad_request");
+  const hostile = await server.call("compactSnapshot", { params, body: { to: "../x" } });
+  assert.equal(problemOf(hostile).code, "invalid_tag");
+  const made = await server.call("compactSnapshot", { params, body: { to: "flat" } });
+  assert.equal(made.statusCode, 200);
+  assert.equal(made.json().branched_from, "compact:base");
+});
+
+test("the lineage has what the lists have", async () => {
+  const server = new TestServer();
+  const id = await spawnOne(server);
+  const { nodes } = (await server.call("getLineage")).json();
+  assert.deepEqual(
+    nodes.map(({ name }: { name: string }) => name),
+    ["base", id],
+  );
+});
+
 for (const hostile of ["../../etc", "a/b", "%00", "x".repeat(5000), "a b", "-x"]) {
   test(`an id or tag like ${hostile.slice(0, 20)} never reaches the service`, async () => {
     const server = new TestServer();

@@ -6,7 +6,13 @@ import {
   type SnapshotTag,
 } from "@forkd/api";
 import { type Command, Option } from "commander";
-import type { BakeImage, ForkService, KernelOverride, WarmSpec } from "../fork/service.ts";
+import type {
+  BakeImage,
+  ForkService,
+  KernelOverride,
+  RemoveMode,
+  WarmSpec,
+} from "../fork/service.ts";
 import type { Context } from "./context.ts";
 import { findDaemonWith } from "./daemon.ts";
 import type { Flags } from "./flags.ts";
@@ -103,18 +109,24 @@ export async function requireFreeTag(service: ForkService, tag: SnapshotTag): Pr
   });
 }
 
+export interface Removal {
+  readonly tag: SnapshotTag;
+  readonly mode: RemoveMode;
+}
+
 /** Through the daemon when it has the tag: it knows whether children still use the snapshot. */
 export async function removeSnapshot(
   context: Context,
   service: ForkService,
-  tag: SnapshotTag,
+  { tag, mode }: Removal,
 ): Promise<"daemon" | "disk"> {
   const daemon = await findDaemonWith(context, tag);
   if (daemon === undefined) {
-    await service.deleteSnapshot(tag);
+    await service.deleteSnapshot(tag, mode);
     return "disk";
   }
-  await daemon.client.deleteSnapshot({ params: { tag } });
+  const query = { cascade: mode === "cascade", force: mode === "orphan" };
+  await daemon.client.deleteSnapshot({ params: { tag }, query });
   return "daemon";
 }
 

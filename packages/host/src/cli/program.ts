@@ -14,8 +14,11 @@ import { quickstartVerb } from "./commands/quickstart.ts";
 import { rmiVerb } from "./commands/rmi.ts";
 import { runVerb } from "./commands/run.ts";
 import { snapshotVerb } from "./commands/snapshot.ts";
+import { snapshotCompactVerb } from "./commands/snapshot-compact.ts";
 import { snapshotDiffVerb } from "./commands/snapshot-diff.ts";
+import { snapshotInfoVerb } from "./commands/snapshot-info.ts";
 import { spawnVerb } from "./commands/spawn.ts";
+import { treeVerb } from "./commands/tree.ts";
 import { versionVerb } from "./commands/version.ts";
 import { whereVerb } from "./commands/where.ts";
 import { daemonUrlDefault } from "./context.ts";
@@ -33,7 +36,10 @@ const verbs: readonly Verb[] = [
   forkVerb,
   runVerb,
   imagesVerb,
+  treeVerb,
   snapshotDiffVerb,
+  snapshotInfoVerb,
+  snapshotCompactVerb,
   rmiVerb,
   spawnVerb,
   lsVerb,

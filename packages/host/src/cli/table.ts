@@ -8,7 +8,7 @@ export interface Column<Row> {
 const gap = "  ";
 
 /** Control characters would let a name from outside move the terminal's cursor. */
-function plain(text: string): string {
+export function plain(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "?");
 }

@@ -10,7 +10,7 @@ export type WritingFacts = Partial<
 
 /**
  * `checking`: taken, but not yet known whether the name is free. `writing`: there is nothing on
- * disk. `replacing`: an older snapshot has the name, and can be used, until the new one is complete.
+ * disk. `replacing`: an older snapshot has the name, and can be used, until the new one is there.
  * `failed`: the writing failed where nobody waited for it.
  */
 type ReservedState = "checking" | "writing" | "replacing" | "failed";

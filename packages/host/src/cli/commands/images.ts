@@ -14,6 +14,8 @@ function columns(nowUnix: number): Column<SnapshotInfo>[] {
     { title: "TAG", cell: (snapshot) => snapshot.tag },
     { title: "SIZE", align: "right", cell: (snapshot) => sizeOf(snapshot) },
     { title: "MEMORY", align: "right", cell: ({ memory_mib: mib }) => (mib ? `${mib} MiB` : none) },
+    { title: "DEPTH", align: "right", cell: ({ chain_depth: d }) => String(d ?? none) },
+    { title: "PARENT", cell: (snapshot) => snapshot.parent_tag ?? none },
     { title: "CREATED", cell: (snapshot) => formatAge(snapshot.created_at_unix, nowUnix) },
     { title: "ENGINE", cell: ({ engine, isolation }) => `${engine ?? none}/${isolation ?? none}` },
     { title: "IMAGE", cell: (snapshot) => snapshot.image ?? none },
