@@ -10,6 +10,7 @@ const capabilities = {
   loop: { devices: ["/dev/loop-control"] },
   "docker-registry": { programs: ["docker-registry"] },
   crun: { programs: ["crun"] },
+  compiler: { programs: ["make", "cc"] },
   network: { network: true },
   "guest-agent": { built: ["guest/build/forkd-agent", "native/build/forkd-launch"] },
 } as const satisfies Record<string, Needs>;

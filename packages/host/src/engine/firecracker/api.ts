@@ -1,5 +1,7 @@
 import { Agent, type IncomingMessage, request } from "node:http";
 import { ForkdError } from "@forkd/api";
+import { isErrno } from "../../lib/atomic.ts";
+import { sleep } from "../../lib/deadline.ts";
 import {
   type EndpointName,
   endpoints,
@@ -11,6 +13,11 @@ import {
 
 /** Firecracker answers in under a millisecond, all but snapshots; a loaded host is slower. */
 const requestTimeoutMs = 10_000;
+/**
+ * A socket's name appears a moment before connections are taken, which the kernel announces to
+ * nobody: the first connection is tried again, after 0, 1, 2, 4, ... ms.
+ */
+const refusalsMax = 9;
 /** What Firecracker says of itself is short; more is not Firecracker. */
 const replyBytesMax = 256 * 1024;
 /** From an error's text into a message. */
@@ -18,6 +25,11 @@ const faultCharsMax = 2000;
 
 export interface CallOptions {
   readonly timeoutMs?: number;
+}
+
+interface How {
+  readonly timeoutMs: number;
+  readonly what: string;
 }
 
 interface Answer {
@@ -29,6 +41,7 @@ interface Answer {
 export class FirecrackerApi {
   readonly #socketPath: string;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  #hasAnswered = false;
 
   /** `socketPath` is absolute; nothing is connected before the first call. */
   constructor(socketPath: string) {
@@ -45,7 +58,8 @@ export class FirecrackerApi {
     { timeoutMs = requestTimeoutMs }: CallOptions = {},
   ): Promise<Reply<N>> {
     const what = `${endpoints[name].method} ${endpoints[name].path}`;
-    const { status, text } = await this.#exchange(name, body, { timeoutMs, what });
+    const { status, text } = await this.#insist(name, body, { timeoutMs, what });
+    this.#hasAnswered = true;
     if (status >= 300) throw refused(what, status, text);
     const parsed = endpoints[name].reply.safeParse(parseJson(text));
     if (!parsed.success) {
@@ -60,11 +74,19 @@ export class FirecrackerApi {
     this.#agent.destroy();
   }
 
-  #exchange(
-    name: EndpointName,
-    body: unknown,
-    { timeoutMs, what }: { readonly timeoutMs: number; readonly what: string },
-  ): Promise<Answer> {
+  async #insist(name: EndpointName, body: unknown, how: How): Promise<Answer> {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await this.#exchange(name, body, how);
+      } catch (error) {
+        const refused = error instanceof ForkdError && isErrno(error.cause, "ECONNREFUSED");
+        if (!refused || this.#hasAnswered || attempt === refusalsMax) throw error;
+      }
+      await sleep(attempt === 0 ? 0 : 2 ** (attempt - 1));
+    }
+  }
+
+  #exchange(name: EndpointName, body: unknown, { timeoutMs, what }: How): Promise<Answer> {
     const payload = body === null ? undefined : Buffer.from(JSON.stringify(body));
     return new Promise((resolve, reject) => {
       const sent = request({

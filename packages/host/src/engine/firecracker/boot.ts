@@ -1,3 +1,4 @@
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { BootedVm, BootSpec } from "../engine.ts";
@@ -16,6 +17,7 @@ const guestCid = 3;
 
 /** Starts a parent. It runs when this resolves; its agent knocks when it has booted. */
 export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Promise<BootedVm> {
+  await createSparse(spec.memoryFile, spec.machine.memoryMib);
   const started = performance.now();
   const { process, api, journal } = await launch(host, {
     workDir: spec.workDir,
@@ -41,6 +43,12 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
     booted: { memoryFile: spec.memoryFile, ready: knock.heard },
     running: true,
   });
+}
+
+/** Firecracker writes the RAM when it is saved; that there is room for its name is known before. */
+async function createSparse(path: string, mib: number): Promise<void> {
+  await using handle = await open(path, "wx", 0o600);
+  await handle.truncate(mib * 1024 * 1024);
 }
 
 async function provideBoot(spec: BootSpec, dir: string, user: JailUser | null): Promise<void> {

@@ -1,4 +1,4 @@
-import { open, rm, stat } from "node:fs/promises";
+import { lstat, open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { run } from "../../lib/exec.ts";
@@ -30,7 +30,7 @@ export async function captureFirecracker(
   target: CaptureTarget,
   spec: CaptureSpec,
 ): Promise<CaptureResult> {
-  requirePossible(target, spec);
+  await requirePossible(target, spec);
   const { journal } = target;
   try {
     const stand = await standStill(target, spec);
@@ -57,7 +57,7 @@ export async function captureFirecracker(
 }
 
 /** Throws before anything was touched. */
-function requirePossible({ host, journal }: CaptureTarget, spec: CaptureSpec): void {
+async function requirePossible({ host, journal }: CaptureTarget, spec: CaptureSpec): Promise<void> {
   spec.signal?.throwIfAborted();
   requireDiffs(host.version, journal.note.memory_mib);
   if (spec.mode === "live") {
@@ -68,6 +68,16 @@ function requirePossible({ host, journal }: CaptureTarget, spec: CaptureSpec): v
   if (spec.disks.length > 0) {
     throw new ForkdError("engine_failed", "Firecracker cannot branch a guest with a scratch disk");
   }
+  for (const path of filesOf(spec)) {
+    if (await exists(path)) throw new ForkdError("engine_failed", `${path} exists already`);
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 interface Stand {
@@ -81,9 +91,10 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
   const { api, journal } = target;
   let pausedAt = 0;
   let resumedAt = 0;
-  await spec.beforeStop();
-  const heldAt = performance.now();
+  let heldAt = 0;
   try {
+    await spec.beforeStop();
+    heldAt = performance.now();
     spec.signal?.throwIfAborted();
     pausedAt = performance.now();
     try {
@@ -94,9 +105,12 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
       await letGoOn(target);
       resumedAt = performance.now();
     }
-  } finally {
-    await spec.afterResume();
+  } catch (error) {
+    // The first failure is the better reason than what follows from it.
+    await spec.afterResume().catch(() => undefined);
+    throw error;
   }
+  await spec.afterResume();
   const pauseMs = resumedAt - pausedAt;
   requireBudget(pauseMs, spec);
   const file = canDiff(journal.epoch) ? vmFiles.pages : vmFiles.full;
@@ -160,7 +174,8 @@ async function syncFiles({ files }: CaptureSpec): Promise<void> {
   }
 }
 
-async function removeFiles({ files }: CaptureSpec): Promise<void> {
-  const paths = [files.vmstate, files.pages, files.extents];
-  await Promise.all(paths.map((path) => rm(path, { force: true })));
+const filesOf = ({ files }: CaptureSpec): string[] => [files.vmstate, files.pages, files.extents];
+
+async function removeFiles(spec: CaptureSpec): Promise<void> {
+  await Promise.all(filesOf(spec).map((path) => rm(path, { force: true })));
 }
