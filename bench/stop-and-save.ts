@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { rm, stat } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ForkdError } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { Qmp } from "@forkd/host/engine/qemu/qmp.ts";
@@ -14,8 +15,22 @@ export interface StopAndSave {
 }
 
 const saveTimeoutMs = 120_000;
+const goOnAttemptsMax = 1000;
 /** Bytes a second: no limit. */
 const bandwidthMax = 2 ** 40;
+
+/** The VMM says that it is done a moment before it can go on, and has no event for that. */
+async function goOn(qmp: Qmp): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await qmp.execute("cont");
+      return;
+    } catch (error) {
+      if (attempt === goOnAttemptsMax) throw error;
+      await sleep(1);
+    }
+  }
+}
 
 /**
  * The peer of a branch: stop, migrate all RAM and devices to a file, go on. By the monitor that a
@@ -45,7 +60,7 @@ export async function stopAndSave(client: Client, id: string): Promise<StopAndSa
     await qmp.execute("migrate", { uri: `exec:cat > ${file}` });
     const { data } = await settled;
     if (data["status"] !== "completed") throw new ForkdError("engine_failed", "the save failed");
-    await qmp.execute("cont");
+    await goOn(qmp);
     return { pause_ms: performance.now() - started, bytes: (await stat(file)).size };
   } finally {
     qmp.close();
