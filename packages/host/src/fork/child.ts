@@ -15,6 +15,7 @@ import type { Snapshot } from "../store/snapshots.ts";
 import { AgentLink } from "./agent-link.ts";
 import type { AskedLimits } from "./asked-limits.ts";
 import type { ForkDeps } from "./deps.ts";
+import { outOfMemoryCause } from "./end-cause.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import type { Journal } from "./journal.ts";
 import type { StartScope } from "./sandbox.ts";
@@ -59,6 +60,21 @@ export class StartFailure extends Error {
  * it took is in the journal, and its VM is with the scope: the sandbox gives both back.
  */
 export async function forkChild(
+  plan: ChildPlan,
+  journal: Journal,
+  scope: StartScope,
+): Promise<ForkedChild> {
+  try {
+    return await startChild(plan, journal, scope);
+  } catch (error) {
+    // What a kill for want of memory broke is never the better reason.
+    const cause = await outOfMemoryCause(journal.record);
+    if (cause === undefined) throw error;
+    throw new StartFailure("oom", new ForkdError("out_of_memory", cause.detail, { cause: error }));
+  }
+}
+
+async function startChild(
   plan: ChildPlan,
   journal: Journal,
   scope: StartScope,

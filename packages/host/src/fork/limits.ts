@@ -91,11 +91,6 @@ export class LimitKeeper {
     return await (await this.#open()).list();
   }
 
-  /** Ends what is left in a sandbox's groups and removes them. Idempotent. */
-  async release(id: SandboxId): Promise<void> {
-    for (const dir of (await this.list()).get(id) ?? []) await releaseCgroup(dir);
-  }
-
   /** Leaves no empty directory of ours. */
   async close(): Promise<void> {
     if (this.#tree !== undefined) await (await this.#tree).close();
