@@ -229,8 +229,10 @@ async function listImages(root: string): Promise<CachedImage[]> {
 async function describeImage(dir: string): Promise<CachedImage | undefined> {
   try {
     const { mtimeMs } = await stat(dir);
+    const table = await measure(join(dir, "extents"));
     const image = await measure(join(dir, "memory")).catch(undefinedIfMissing);
-    return { dir, bytes: image?.physical_bytes ?? 0, usedMs: mtimeMs };
+    const bytes = table.physical_bytes + (image?.physical_bytes ?? 0);
+    return { dir, bytes, usedMs: mtimeMs };
   } catch (error) {
     return undefinedIfMissing(error);
   }
