@@ -11,6 +11,7 @@ const hints: Partial<Record<ErrorCode, string>> = {
   sandbox_ended: "fork a new one with spawn_sandboxes",
   snapshot_not_found: "call list_snapshots for the tags that there are",
   snapshot_exists: "choose another tag, or remove this one with delete_snapshot",
+  snapshot_in_use: "remove what was made from it first, or call delete_snapshot with cascade",
   snapshot_not_ready: "wait until list_snapshots shows status ready",
   snapshot_incomplete: "fork another snapshot; this one can only be removed with delete_snapshot",
   agent_unavailable: "call ping_sandbox; if it fails too, kill_sandbox and fork a new one",

@@ -19,6 +19,7 @@ const memoryLimitDefaultMib = 256;
 const memoryLimit = z
   .int()
   .min(1)
+  .max(limits.memoryLimitMaxMib)
   .nullable()
   .default(memoryLimitDefaultMib)
   .describe(
@@ -38,7 +39,21 @@ export const routeToolSpecs: Partial<Record<RouteName, RouteToolSpec>> = {
       "Boot a root image with a kernel (paths on the daemon's host), wait boot_wait_secs, and " +
       "freeze it as a snapshot. Takes many seconds.",
   },
-  deleteSnapshot: { description: "Remove a snapshot for good. Sandboxes forked from it run on." },
+  deleteSnapshot: {
+    description:
+      "Remove a snapshot for good. Sandboxes forked from it run on. One that other snapshots " +
+      "were made from is removed only with cascade (those too) or force (those break).",
+  },
+  getSnapshotInfo: {
+    description: "Get one snapshot: its ancestors, the snapshots that depend on it, and its sizes.",
+  },
+  compactSnapshot: {
+    description:
+      "Copy a snapshot and its ancestors into one new snapshot, to, that depends on none.",
+  },
+  getLineage: {
+    description: "Get the tree of all snapshots and sandboxes: which came from which.",
+  },
   listSandboxes: {
     description:
       "List the sandboxes that run now; with ended=true also those that ended, with the reason.",

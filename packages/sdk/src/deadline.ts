@@ -9,6 +9,7 @@ const slowRoutes: ReadonlySet<RouteName> = new Set([
   "createSnapshot",
   "createSandboxes",
   "branchSandbox",
+  "compactSnapshot",
 ]);
 /** What the daemon may need on top of the time that the request itself grants to the guest. */
 const timeoutSlackMs = 10_000;

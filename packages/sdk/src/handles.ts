@@ -1,4 +1,11 @@
-import type { EvalResult, ExecResult, Pong, SandboxInfo, SnapshotInfo } from "@forkd/api";
+import type {
+  EvalResult,
+  ExecResult,
+  Pong,
+  SandboxInfo,
+  SnapshotInfo,
+  SnapshotInfoDetail,
+} from "@forkd/api";
 import { ForkdError } from "@forkd/api";
 import type { BranchOptions } from "./branch.ts";
 import type { Client } from "./client.ts";
@@ -51,9 +58,13 @@ export class Sandbox {
     return new Sandbox(client, await client.getSandbox({ ...controlOf(options), params: { id } }));
   }
 
-  static async list(options: ConnectOptions & CallControl = {}): Promise<Sandbox[]> {
+  /** Every sandbox that runs; with `ended` also those that ended, the latest first. */
+  static async list(
+    options: ConnectOptions & CallControl & { readonly ended?: boolean } = {},
+  ): Promise<Sandbox[]> {
     const client = connect(options);
-    const infos = await client.listSandboxes(controlOf(options));
+    const query = options.ended === true ? { ended: true } : {};
+    const infos = await client.listSandboxes({ ...controlOf(options), query });
     return infos.map((info) => new Sandbox(client, info));
   }
 
@@ -144,6 +155,14 @@ async function spawn(client: Client, options: SpawnOptions): Promise<Sandboxes> 
   return Sandboxes.from(infos, (info) => new Sandbox(controller, info, true)) as Sandboxes;
 }
 
+/** What happens to the snapshots that were made from one that is removed. */
+export interface DeleteOptions extends CallControl {
+  /** Removes them too. */
+  readonly cascade?: boolean | undefined;
+  /** Leaves them, though they cannot be forked any more. */
+  readonly force?: boolean | undefined;
+}
+
 class SnapshotHandle {
   /** What the daemon said when this handle was made; {@link ready} asks again. */
   readonly info: SnapshotInfo;
@@ -181,9 +200,22 @@ class SnapshotHandle {
     return new Snapshot(this.#client, info, this.#isOurs);
   }
 
-  /** Removes it; one that is gone already is no error. */
-  async delete(control: CallControl = {}): Promise<void> {
-    const call = { ...control, params: { tag: this.info.tag } };
+  /** Its chain, its dependents and its sizes. */
+  describe(control: CallControl = {}): Promise<SnapshotInfoDetail> {
+    return this.#client.getSnapshotInfo({ ...control, params: { tag: this.info.tag } });
+  }
+
+  /** Copies it and its ancestors into one new snapshot, `to`, that needs none of them. */
+  async compact(to: string, control: CallControl = {}): Promise<Snapshot> {
+    const call = { ...control, params: { tag: this.info.tag }, body: { to } };
+    return new Snapshot(this.#client, await this.#client.compactSnapshot(call), true);
+  }
+
+  /** Removes it; one that is gone already is no error. Throws snapshot_in_use. */
+  async delete(options: DeleteOptions = {}): Promise<void> {
+    const { cascade, force } = options;
+    const query = { ...(cascade === true && { cascade }), ...(force === true && { force }) };
+    const call = { ...controlOf(options), params: { tag: this.info.tag }, query };
     await unlessGone(this.#client.deleteSnapshot(call), "snapshot_not_found");
   }
 

@@ -7,6 +7,7 @@ export type {
   Problem,
   SandboxInfo,
   SnapshotInfo,
+  SnapshotInfoDetail,
 } from "@forkd/api";
 export { ForkdError } from "@forkd/api";
 export type { BranchOptions } from "./branch.ts";
@@ -20,5 +21,6 @@ export type {
 } from "./controller.ts";
 export { Controller } from "./controller.ts";
 export { ControllerError, GuestEvalError } from "./errors.ts";
+export type { DeleteOptions } from "./handles.ts";
 export { Sandbox, Sandboxes, Snapshot } from "./handles.ts";
 export type { ForkOptions, SpawnOptions } from "./spawn.ts";

@@ -234,3 +234,28 @@ test("upstream's ControllerError: status, body, url; an own error besides", asyn
     return true;
   });
 });
+
+test("limits, ended sandboxes and dependents are asked for by name", async () => {
+  const fake = fakeFetch(
+    () => json(200, [base]),
+    children(),
+    empty,
+    empty,
+    () => json(200, []),
+  );
+  const snapshot = await Snapshot.get("base", at(fake));
+  await snapshot.fork({
+    ...{ cpuLimit: 0.5, pidsLimit: 100, ioReadBps: 1e6, ioWriteBps: 2e6, requireLimits: true },
+  });
+  assert.deepEqual(bodies(fake)[1], {
+    ...{ snapshot_tag: "base", n: 1, per_child_netns: false, cpu_limit: 0.5, pids_limit: 100 },
+    ...{ io_read_bps: 1e6, io_write_bps: 2e6, require_limits: true },
+  });
+  await snapshot.delete();
+  await snapshot.delete({ cascade: true, force: false });
+  await Sandbox.list({ ...at(fake), ended: true });
+  assert.deepEqual(requests(fake).slice(2), [
+    ...["DELETE /v1/snapshots/base", "DELETE /v1/snapshots/base?cascade=true"],
+    "GET /v1/sandboxes?ended=true",
+  ]);
+});
