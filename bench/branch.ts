@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { type BranchMode, branchModeSchema, ForkdError } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
@@ -33,6 +34,8 @@ interface BranchResult {
   readonly host: HostFacts;
   readonly count: number;
   readonly rows: readonly BranchRow[];
+  /** From the request to the answer of live branches that are not waited for, at the most changed. */
+  readonly no_wait_ms: Spread | null;
   /** The same guests saved by the VMM alone: stopped until all its memory is in a file. */
   readonly peer: readonly (StopAndSave & { readonly dirty_mib: number })[];
 }
@@ -49,6 +52,7 @@ interface Options {
 const requestTimeoutMs = 600_000;
 const countMax = 10_000;
 const tenth = 10;
+const lookEveryMs = 20;
 
 /** Branches a guest that keeps writing, in every mode. Resolves to the exit code. */
 export async function benchBranch(args: readonly string[]): Promise<number> {
@@ -71,6 +75,10 @@ export async function benchBranch(args: readonly string[]): Promise<number> {
       peer.push({ ...saved, dirty_mib: dirtyMib });
     }
   }
+  const mostMib = Math.max(...options.dirtyMib);
+  const noWaitMs = await withLoad({ client, tag: options.tag, dirtyMib: mostMib }, (id) =>
+    measureNoWait(client, id, options.count),
+  );
   const paths = resolveDataPaths(process.env, process.getuid?.() ?? 0);
   const host = await hostFacts(paths.dataDir);
   const result: BranchResult = {
@@ -79,6 +87,7 @@ export async function benchBranch(args: readonly string[]): Promise<number> {
     host,
     count: options.count,
     rows,
+    no_wait_ms: spread(noWaitMs),
     peer,
   };
   print(result);
@@ -144,7 +153,32 @@ async function measureMode(client: Client, plan: ModePlan): Promise<BranchRow> {
   };
 }
 
-function print({ rows, peer, count }: BranchResult): void {
+/** How soon the answer comes when nobody waits for the snapshot; each one is awaited afterwards. */
+async function measureNoWait(client: Client, id: string, count: number): Promise<number[]> {
+  const answers: number[] = [];
+  for (let turn = 0; turn < count; turn += 1) {
+    const tag = `bench-no-wait-${turn}`;
+    const started = performance.now();
+    await client.branchSandbox({ params: { id }, body: { tag, mode: "live", wait: false } });
+    answers.push(performance.now() - started);
+    await untilReady(client, tag);
+    await client.deleteSnapshot({ params: { tag } });
+  }
+  return answers;
+}
+
+async function untilReady(client: Client, tag: string): Promise<void> {
+  for (;;) {
+    const info = (await client.listSnapshots()).find((item) => item.tag === tag);
+    if (info?.status === "ready") return;
+    if (info?.status !== "writing") {
+      throw new ForkdError("engine_failed", info?.warning ?? `${tag} is gone`);
+    }
+    await sleep(lookEveryMs);
+  }
+}
+
+function print({ rows, peer, count, no_wait_ms: noWait }: BranchResult): void {
   const header = ["mode", "changed", "p50", "p95", "p99", "max", "1st", "10th"];
   const lines = rows.map((row) => [
     row.mode,
@@ -183,6 +217,9 @@ function print({ rows, peer, count }: BranchResult): void {
     "peer pause / ours",
   ];
   console.log(formatTable(head, more));
+  console.log(
+    `\nwithout waiting: answered in ${ms(noWait?.p50)} ms (p50), ${ms(noWait?.max)} ms (max)`,
+  );
 }
 
 function parseOptions(args: readonly string[]): Options {
