@@ -23,7 +23,7 @@ export async function adoptFirecracker(host: FirecrackerHost, spec: AdoptSpec): 
   const socketPath = join(journal.dir, vmFiles.api);
   const tether = await connectTo(socketPath, `the VMM ${spec.process.pid}`);
   const process = new AdoptedProcess(spec, tether);
-  const api = new FirecrackerApi(socketPath);
+  const api = new FirecrackerApi(socketPath, host.timeouts.requestMs);
   try {
     // Looked at again: between the first look and the connection the pid may have changed hands.
     if (!isAlive(spec.process)) throw gone(spec.process);

@@ -11,8 +11,6 @@ import {
   type RequestBody,
 } from "./contract.ts";
 
-/** Firecracker answers in under a millisecond, all but snapshots; a loaded host is slower. */
-const requestTimeoutMs = 10_000;
 /**
  * A socket's name appears a moment before connections are taken, which the kernel announces to
  * nobody: the first connection is tried again, after 0, 1, 2, 4, ... ms.
@@ -22,6 +20,9 @@ const refusalsMax = 9;
 const replyBytesMax = 256 * 1024;
 /** From an error's text into a message. */
 const faultCharsMax = 2000;
+
+/** Firecracker's own words about a request; it may end after them, which says less. */
+export class FirecrackerRefusal extends ForkdError {}
 
 export interface CallOptions {
   readonly timeoutMs?: number;
@@ -40,12 +41,14 @@ interface Answer {
 /** Firecracker's API on its Unix socket: one kept connection, as it handles one request at a time. */
 export class FirecrackerApi {
   readonly #socketPath: string;
+  readonly #timeoutMs: number;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
   #hasAnswered = false;
 
   /** `socketPath` is absolute; nothing is connected before the first call. */
-  constructor(socketPath: string) {
+  constructor(socketPath: string, timeoutMs: number) {
     this.#socketPath = socketPath;
+    this.#timeoutMs = timeoutMs;
   }
 
   /**
@@ -55,7 +58,7 @@ export class FirecrackerApi {
   async call<N extends EndpointName>(
     name: N,
     body: RequestBody<N>,
-    { timeoutMs = requestTimeoutMs }: CallOptions = {},
+    { timeoutMs = this.#timeoutMs }: CallOptions = {},
   ): Promise<Reply<N>> {
     const what = `${endpoints[name].method} ${endpoints[name].path}`;
     const { status, text } = await this.#insist(name, body, { timeoutMs, what });
@@ -157,7 +160,7 @@ function refused(what: string, status: number, text: string): ForkdError {
   const words = parsed.success ? parsed.data.fault_message : text.trim();
   const message = `Firecracker refused ${what} (${status}): ${words.slice(0, faultCharsMax)}`;
   const code = /No space left on device|os error 28\b/.test(words) ? "disk_full" : "engine_failed";
-  return new ForkdError(code, message);
+  return new FirecrackerRefusal(code, message);
 }
 
 function broke(what: string, cause: unknown): ForkdError {

@@ -7,7 +7,7 @@ import type { RequestBody } from "./contract.ts";
 import { machineCpu } from "./cpu.ts";
 import { agentPort, type JailUser, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
-import { launch } from "./launch.ts";
+import { answered, launch } from "./launch.ts";
 import { listenForKnock } from "./sockets.ts";
 import { FirecrackerVm } from "./vm.ts";
 
@@ -30,7 +30,7 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
   const consoleTail = keepTail(process.stdout);
   const knock = await process.orDeath(listenForKnock(journal.dir, journal.note.user), "boot");
   void process.ended.then(() => knock[Symbol.asyncDispose]());
-  await process.orDeath(configure(api, spec), "boot");
+  await answered(process, configure(api, spec), "boot");
   process.unref();
   const elapsed = performance.now() - started;
   return new FirecrackerVm({

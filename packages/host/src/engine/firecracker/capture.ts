@@ -10,12 +10,9 @@ import { canDiff } from "./epoch.ts";
 import { copySparse, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
-import { snapshotTimeoutMs, takeDiff, takeFull } from "./save.ts";
+import { takeDiff, takeFull } from "./save.ts";
 import { requireDiffs } from "./version.ts";
 
-const pauseTimeoutMs = 10_000;
-/** A resume waits behind a snapshot that Firecracker has not finished. */
-const resumeTimeoutMs = snapshotTimeoutMs;
 const extentsTimeoutMs = 120_000;
 
 interface CaptureTarget {
@@ -88,7 +85,7 @@ interface Stand {
 
 /** Pauses the VM, has it written down, and lets it go on, whatever happens. */
 async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Stand> {
-  const { api, journal } = target;
+  const { host, api, journal } = target;
   let pausedAt = 0;
   let resumedAt = 0;
   let heldAt = 0;
@@ -98,9 +95,10 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
     spec.signal?.throwIfAborted();
     pausedAt = performance.now();
     try {
-      await api.call("vm", { state: "Paused" }, { timeoutMs: pauseTimeoutMs });
-      if (canDiff(journal.epoch)) await takeDiff(target);
-      else await takeFull(target);
+      await api.call("vm", { state: "Paused" });
+      const save = { api, journal, timeoutMs: host.timeouts.snapshotMs };
+      if (canDiff(journal.epoch)) await takeDiff(save);
+      else await takeFull(save);
     } finally {
       await letGoOn(target);
       resumedAt = performance.now();
@@ -122,10 +120,10 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
  * On a connection of its own: the first may wait for an answer that does not come. A VM that does
  * not go on is ended: one that stays paused would be worse than none.
  */
-async function letGoOn({ journal, process }: CaptureTarget): Promise<void> {
-  const api = new FirecrackerApi(join(journal.dir, vmFiles.api));
+async function letGoOn({ host, journal, process }: CaptureTarget): Promise<void> {
+  const api = new FirecrackerApi(join(journal.dir, vmFiles.api), host.timeouts.resumeMs);
   try {
-    await api.call("vm", { state: "Resumed" }, { timeoutMs: resumeTimeoutMs });
+    await api.call("vm", { state: "Resumed" });
   } catch {
     await process.stop();
   } finally {

@@ -15,7 +15,12 @@ import type {
 import { adoptFirecracker } from "./adopt.ts";
 import { bootFirecracker } from "./boot.ts";
 import { cpuOf } from "./cpu.ts";
-import type { FirecrackerHost, Flatten } from "./host.ts";
+import {
+  type FirecrackerHost,
+  type FirecrackerTimeouts,
+  type Flatten,
+  timeoutDefaults,
+} from "./host.ts";
 import { type JailSettings, JailUsers } from "./jail.ts";
 import { probeFirecracker } from "./probe.ts";
 import { restoreFirecracker } from "./restore.ts";
@@ -34,6 +39,7 @@ export interface FirecrackerOptions {
   readonly cpuTemplate: string | null;
   readonly flatten: Flatten;
   readonly kvmDevice?: string;
+  readonly timeouts?: Partial<FirecrackerTimeouts>;
 }
 
 /** Firecracker, with KVM. */
@@ -90,7 +96,7 @@ export class FirecrackerEngine implements Engine {
   }
 
   async #inspect(): Promise<FirecrackerHost> {
-    const { binary, jail, flatten } = this.#options;
+    const { binary, jail, flatten, timeouts } = this.#options;
     if (binary === null) {
       throw new ForkdError("engine_unavailable", "Firecracker is not installed", { hint: howTo });
     }
@@ -103,6 +109,7 @@ export class FirecrackerEngine implements Engine {
       capabilities: capabilitiesOf(version),
       jail: jail === null || this.#users === null ? null : { settings: jail, users: this.#users },
       flatten,
+      timeouts: { ...timeoutDefaults, ...timeouts },
     };
   }
 }

@@ -2,15 +2,12 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { withDeadline } from "../../lib/deadline.ts";
 import { VmmProcess } from "../process.ts";
-import { FirecrackerApi } from "./api.ts";
+import { FirecrackerApi, FirecrackerRefusal } from "./api.ts";
 import { type JailUser, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { jailDir, jailerArgv } from "./jail.ts";
 import { VmJournal } from "./journal.ts";
 import { watchFor } from "./sockets.ts";
-
-/** Firecracker makes its socket in some milliseconds, after the jailer has copied it. */
-const socketTimeoutMs = 10_000;
 
 export interface LaunchOrder {
   readonly workDir: string;
@@ -64,12 +61,34 @@ async function start(
       preload: null,
       stdout: order.stdout,
     });
-    const listening = withDeadline(appearance.happened, socketTimeoutMs, "Firecracker's start");
+    const { socketMs, requestMs } = host.timeouts;
+    const listening = withDeadline(appearance.happened, socketMs, "Firecracker's start");
     await process.orDeath(listening, "the start");
     if (user !== null) void process.ended.then(() => host.jail?.users.release(user));
-    return { process, api: new FirecrackerApi(join(dir, vmFiles.api)), journal };
+    return { process, api: new FirecrackerApi(join(dir, vmFiles.api), requestMs), journal };
   } finally {
     appearance[Symbol.dispose]();
+  }
+}
+
+/**
+ * Waits for an answer of Firecracker. When it throws, the VMM is gone; what Firecracker said before
+ * it went is the better reason than how it went.
+ */
+export async function answered<T>(
+  process: VmmProcess,
+  answer: Promise<T>,
+  what: string,
+): Promise<T> {
+  let refusal: FirecrackerRefusal | undefined;
+  const heard = answer.catch((error: unknown) => {
+    if (error instanceof FirecrackerRefusal) refusal = error;
+    throw error;
+  });
+  try {
+    return await process.orDeath(heard, what);
+  } catch (error) {
+    throw refusal ?? error;
   }
 }
 

@@ -5,11 +5,8 @@ import type { RequestBody } from "./contract.ts";
 import { requireCpu } from "./cpu.ts";
 import { type JailUser, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
-import { launch } from "./launch.ts";
+import { answered, launch } from "./launch.ts";
 import { FirecrackerVm } from "./vm.ts";
-
-/** Loading takes milliseconds; a hundred children on a small host queue for the CPU. */
-const loadTimeoutMs = 60_000;
 
 /** Starts a VMM that maps the memory image privately, and loads the state into it. */
 export async function restoreFirecracker(
@@ -29,8 +26,8 @@ export async function restoreFirecracker(
     prepare: (dir, user) => provideRestore(spec, { memory, dir, user }),
   });
   const processMs = performance.now() - started;
-  const load = api.call("loadSnapshot", loadBody(host), { timeoutMs: loadTimeoutMs });
-  await process.orDeath(load, "restore").catch((error: unknown) => {
+  const load = api.call("loadSnapshot", loadBody(host), { timeoutMs: host.timeouts.loadMs });
+  await answered(process, load, "restore").catch((error: unknown) => {
     api.close();
     throw error instanceof ForkdError ? explain(error) : error;
   });

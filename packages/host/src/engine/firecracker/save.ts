@@ -4,15 +4,10 @@ import { canDiff } from "./epoch.ts";
 import { moveOut, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
 import type { VmJournal } from "./journal.ts";
 
-/**
- * Firecracker syncs what it writes before it answers: the whole RAM of the largest guest to a slow
- * disk takes minutes.
- */
-export const snapshotTimeoutMs = 180_000;
-
 export interface SaveTarget {
   readonly api: FirecrackerApi;
   readonly journal: VmJournal;
+  readonly timeoutMs: number;
 }
 
 /** Saves a paused parent: its state, and its RAM, which Firecracker holds in no file before. */
@@ -38,7 +33,7 @@ export async function saveRestored(target: SaveTarget, path: string): Promise<vo
 }
 
 /** All of a paused VM, in `full` and `saved`. Firecracker's record of written pages is lost by it. */
-export async function takeFull({ api, journal }: SaveTarget): Promise<void> {
+export async function takeFull({ api, journal, timeoutMs }: SaveTarget): Promise<void> {
   await removeNames(journal.dir, [vmFiles.full, vmFiles.saved]);
   await journal.apply("full_taken");
   const body = {
@@ -46,14 +41,14 @@ export async function takeFull({ api, journal }: SaveTarget): Promise<void> {
     snapshot_path: vmFiles.saved,
     mem_file_path: vmFiles.full,
   } as const;
-  await api.call("createSnapshot", body, { timeoutMs: snapshotTimeoutMs });
+  await api.call("createSnapshot", body, { timeoutMs });
 }
 
 /**
  * What a paused child changed since the last time, written over its pages of changes. Firecracker
  * writes a diff into a file of the right size as it is, and truncates any other.
  */
-export async function takeDiff({ api, journal }: SaveTarget): Promise<void> {
+export async function takeDiff({ api, journal, timeoutMs }: SaveTarget): Promise<void> {
   await removeNames(journal.dir, [vmFiles.saved]);
   if (journal.epoch === "image") await removeNames(journal.dir, [vmFiles.pages]);
   else {
@@ -67,7 +62,7 @@ export async function takeDiff({ api, journal }: SaveTarget): Promise<void> {
     mem_file_path: vmFiles.pages,
   } as const;
   try {
-    await api.call("createSnapshot", body, { timeoutMs: snapshotTimeoutMs });
+    await api.call("createSnapshot", body, { timeoutMs });
   } catch (error) {
     await journal.apply("diff_failed");
     throw error;

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { ForkdError } from "@forkd/api";
+import { sleep } from "../../lib/deadline.ts";
 import type { ProcessIdentity } from "../../linux/proc.ts";
 import type {
   BootedVm,
@@ -11,7 +12,7 @@ import type {
   VmEnd,
 } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
-import type { FirecrackerApi } from "./api.ts";
+import { type FirecrackerApi, FirecrackerRefusal } from "./api.ts";
 import { captureFirecracker } from "./capture.ts";
 import { VsockChannel } from "./channel.ts";
 import { agentPort, vmFiles } from "./files.ts";
@@ -19,8 +20,8 @@ import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
 import { saveBooted, saveRestored } from "./save.ts";
 
-/** Every thread of a VM stops or goes on at a signal. */
-const stateTimeoutMs = 10_000;
+/** From the break of its API to the event of its end. */
+const deathSeenMs = 300;
 
 export interface FirecrackerVmParts {
   readonly host: FirecrackerHost;
@@ -81,7 +82,7 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
   async pause(): Promise<void> {
     this.#requireAlive();
     if (!this.#running) return;
-    await this.#parts.api.call("vm", { state: "Paused" }, { timeoutMs: stateTimeoutMs });
+    await this.#orDeath("pause", this.#parts.api.call("vm", { state: "Paused" }));
     this.#running = false;
     this.#whenRunning = Promise.withResolvers();
   }
@@ -89,16 +90,20 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
   async resume(): Promise<void> {
     this.#requireAlive();
     if (this.#running) return;
-    await this.#parts.api.call("vm", { state: "Resumed" }, { timeoutMs: stateTimeoutMs });
+    await this.#orDeath("resume", this.#parts.api.call("vm", { state: "Resumed" }));
     this.#running = true;
     this.#whenRunning.resolve();
   }
 
   async saveState(path: string): Promise<void> {
     this.#requireAlive();
-    const { api, journal, booted } = this.#parts;
-    if (booted === null) await saveRestored({ api, journal }, path);
-    else await saveBooted({ api, journal }, { path, memoryFile: booted.memoryFile });
+    const { host, api, journal, booted } = this.#parts;
+    const target = { api, journal, timeoutMs: host.timeouts.snapshotMs };
+    const saved =
+      booted === null
+        ? saveRestored(target, path)
+        : saveBooted(target, { path, memoryFile: booted.memoryFile });
+    await this.#orDeath("saving", saved);
   }
 
   async capture(spec: CaptureSpec): Promise<CaptureResult> {
@@ -108,7 +113,7 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
     }
     this.#capturing = true;
     try {
-      return await captureFirecracker(this.#parts, spec);
+      return await this.#orDeath("the capture", captureFirecracker(this.#parts, spec));
     } finally {
       this.#capturing = false;
     }
@@ -117,6 +122,21 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
   async stop(): Promise<VmEnd> {
     await this.#parts.process.stop();
     return await this.ended;
+  }
+
+  /** A VMM that ends is the better reason than what its end broke, which is seen first. */
+  async #orDeath<T>(what: string, work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      if (error instanceof FirecrackerRefusal) throw error;
+      const end = await Promise.race([this.ended, sleep(deathSeenMs)]);
+      if (end === undefined || end.stopped) throw error;
+      const how = end.signal ?? (end.exitCode === null ? "unseen" : `exit ${end.exitCode}`);
+      const words = end.log === "" ? "it printed nothing" : end.log;
+      const message = `${what}: Firecracker ended (${how}): ${words}`;
+      throw new ForkdError("engine_failed", message, { cause: error });
+    }
   }
 
   #requireAlive(): void {
