@@ -30,9 +30,12 @@ export const warmReplySchema = z.object({
   detail: shortText.optional(),
 });
 
+/** Longer than any identity may take. */
+const stepMsMax = 600_000;
+
 export const identityReplySchema = attestationSchema.extend({
   /** What the guest spent on each step; the rest of the round trip was the way. */
-  steps_ms: z.record(z.string().max(32), z.number().min(0)).default({}),
+  steps_ms: z.record(z.string().max(32), z.number().min(0).max(stepMsMax)).default({}),
 });
 
 export const clockReplySchema = z.object({ clock_skew_before_ms: z.number() });

@@ -226,10 +226,11 @@ export class AgentSession {
   #dispatch(frame: Frame): void {
     const stream = this.#streams.get(frame.stream);
     if (stream === undefined) throw broken("the guest sent a frame for a request never made");
-    const { type } = frame;
-    if (type === frameType.reply || type === frameType.error) this.#streams.delete(frame.stream);
-    if (type === frameType.error) stream.fail(new AgentError(frame.payload));
+    if (frame.type === frameType.error) stream.fail(new AgentError(frame.payload));
     else stream.receive(frame);
+    if (frame.type === frameType.reply || frame.type === frameType.error) {
+      this.#streams.delete(frame.stream);
+    }
   }
 
   #fail(failure: ForkdError): void {

@@ -157,7 +157,8 @@ export class AgentStream {
   #onEvent(payload: Buffer): void {
     this.#eventBytes += Math.max(payload.length, eventBytesMin);
     if (this.#eventBytes > eventBytesMax) throw broken("the guest sent too many events");
-    this.#handlers.onEvent?.(parseMessage(eventSchema, payload));
+    const event = parseMessage(eventSchema, payload);
+    this.#handlers.onEvent?.(event);
   }
 
   #grant(payload: Buffer): void {
