@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { mkdir, mkdtemp, readlink, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
+import { isAlive } from "@forkd/host/linux/proc.ts";
+import { Guest } from "../../conformance/captured-guest.ts";
+import { skipWithout } from "../../helpers/capability.ts";
+import type { FakeFirecracker } from "../../helpers/fake-firecracker.ts";
+import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
+
+const skip = skipWithout("root", "compiler", "guest-agent");
+
+/** Evals need an interpreter, which a jail has not: what is asked here is the agent itself. */
+describe("jailed Firecrackers", { skip }, () => {
+  let dir: string;
+  let world: FirecrackerWorld;
+  const jailed = (fake: FakeFirecracker, uidCount: number = jailDefaults.uidCount) =>
+    fake.engine({ jail: { ...jailDefaults, uidCount, jailer: fake.jailer } });
+
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), "forkd-fcj-"));
+    world = await makeFirecrackerWorld({ dir, engineOf: (fake) => jailed(fake) });
+  });
+  after(async () => {
+    await world?.[Symbol.asyncDispose]();
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  const statusOf = (pid: number, field: string): string =>
+    new RegExp(`^${field}:[ \\t]*(.*)$`, "m").exec(
+      readFileSync(`/proc/${pid}/status`, "utf8"),
+    )?.[1] ?? assert.fail();
+  const jailOf = (workDir: string): string => join(workDir, "jail/firecracker/vm/root");
+
+  test("a child runs in a root of its own, as a user of its own, and answers", async () => {
+    const [a, b] = [await Guest.open(world, world.frozen), await Guest.open(world, world.frozen)];
+    const uids = [a, b].map(({ vm }) => statusOf(vm.process.pid, "Uid").split("\t"));
+    for (const [index, guest] of [a, b].entries()) {
+      const [uid = ""] = uids[index] ?? [];
+      assert.deepEqual(uids[index], [uid, uid, uid, uid]);
+      assert.ok(Number(uid) >= jailDefaults.uidFirst, uid);
+      assert.equal(statusOf(guest.vm.process.pid, "Gid").split("\t")[0], `${jailDefaults.gid}`);
+      assert.equal(statusOf(guest.vm.process.pid, "Groups").trim(), "");
+      const root = await readlink(`/proc/${guest.vm.process.pid}/root`);
+      assert.equal(root, jailOf(guest.workDir));
+    }
+    assert.notEqual(uids[0]?.[0], uids[1]?.[0]);
+    await Promise.all([a.vm.stop(), b.vm.stop()]);
+  });
+
+  test("its command line keeps seccomp on and bounds its files", async () => {
+    const { vm, workDir } = await Guest.restore(world, world.frozen);
+    const limits = readFileSync(`/proc/${vm.process.pid}/limits`, "utf8");
+    assert.match(limits, /^Max open files\s+1024\s+1024/m);
+    const fileBytesMax = (world.machine.memoryMib + 64) * 1024 * 1024;
+    assert.match(limits, new RegExp(`^Max file size\\s+${fileBytesMax}\\s`, "m"));
+    const argv = readFileSync(`/proc/${vm.process.pid}/cmdline`, "utf8").split("\0");
+    assert.equal(argv.includes("--no-seccomp"), false);
+    assert.ok(existsSync(join(jailOf(workDir), "fc.sock")));
+    await vm.stop();
+  });
+
+  test("what children share, they may read and not write", async () => {
+    const { vm } = await Guest.restore(world, world.frozen);
+    const { base } = world.frozen.memory;
+    const { uid, gid, mode } = await stat(base);
+    assert.deepEqual([uid, gid, mode & 0o777], [0, jailDefaults.gid, 0o640]);
+    const before = statSync(base, { bigint: true }).ctimeNs;
+    await vm.stop();
+    const next = await Guest.restore(world, world.frozen);
+    // A link changes the ctime by itself; the mode and the group are set once.
+    assert.ok(statSync(base, { bigint: true }).ctimeNs >= before);
+    await next.vm.stop();
+  });
+
+  test("a jailed child is captured, and its capture restored", async () => {
+    const guest = await Guest.open(world, world.frozen);
+    const { frozen } = await guest.capture();
+    const again = await guest.capture({ all: true, durable: true });
+    await guest.vm.stop();
+    for (const from of [frozen, again.frozen]) {
+      const child = await Guest.open(world, from);
+      assert.equal((await child.session.hello).generation > 0, true);
+      await child.vm.stop();
+    }
+  });
+
+  test("a jailed child is adopted by an owner that never saw it, and keeps its user", async () => {
+    const guest = await Guest.open(world, world.frozen);
+    const other = jailed(world.fake);
+    const spec = { process: guest.vm.process, workDir: guest.workDir };
+    const adopted = await other.adopt(spec);
+    const uid = Number(statusOf(guest.vm.process.pid, "Uid").split("\t")[0]);
+    const next = await Guest.restore({ ...world, engine: other }, world.frozen);
+    assert.notEqual(Number(statusOf(next.vm.process.pid, "Uid").split("\t")[0]), uid);
+    await next.vm.stop();
+    await adopted.stop();
+    assert.equal(isAlive(guest.vm.process), false);
+  });
+
+  test("without a free user no VM starts; one that ended gives its user back", async () => {
+    const engine = jailed(world.fake, 1);
+    const one = await Guest.restore({ ...world, engine }, world.frozen);
+    const two = Guest.restore({ ...world, engine }, world.frozen);
+    await assert.rejects(two, { code: "busy" });
+    await one.vm.stop();
+    const three = await Guest.restore({ ...world, engine }, world.frozen);
+    await three.vm.stop();
+  });
+
+  test("a jailer that refuses fails the start with its words, and frees the user", async () => {
+    const jailer = join(dir, "no-jailer");
+    await mkdir(jailer);
+    const engine = world.fake.engine({ jail: { ...jailDefaults, uidCount: 1, jailer } });
+    for (let attempt = 0; attempt < 2; attempt += 1) {
+      const start = Guest.restore({ ...world, engine }, world.frozen);
+      await assert.rejects(start, { code: "engine_failed" });
+    }
+  });
+});
