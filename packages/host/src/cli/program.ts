@@ -5,9 +5,11 @@ import { execVerb } from "./commands/exec.ts";
 import { forkVerb } from "./commands/fork.ts";
 import { fromImageVerb } from "./commands/from-image.ts";
 import { imagesVerb } from "./commands/images.ts";
+import { inspectVerb } from "./commands/inspect.ts";
 import { kernelInstallVerb } from "./commands/kernel-install.ts";
 import { kernelLsVerb } from "./commands/kernel-ls.ts";
 import { killVerb } from "./commands/kill.ts";
+import { leaksVerb } from "./commands/leaks.ts";
 import { lsVerb } from "./commands/ls.ts";
 import { pingVerb } from "./commands/ping.ts";
 import { quickstartVerb } from "./commands/quickstart.ts";
@@ -43,6 +45,7 @@ const verbs: readonly Verb[] = [
   rmiVerb,
   spawnVerb,
   lsVerb,
+  inspectVerb,
   killVerb,
   branchVerb,
   execVerb,
@@ -50,7 +53,7 @@ const verbs: readonly Verb[] = [
   pingVerb,
 ];
 
-const hostVerbs: readonly Verb[] = [whereVerb, versionVerb];
+const hostVerbs: readonly Verb[] = [leaksVerb, whereVerb, versionVerb];
 
 /** The whole command tree; also what docs/cli.md is generated from. */
 export function buildProgram(onVerb: OnVerb): Command {

@@ -33,6 +33,12 @@ export async function acquireDaemonLock(paths: DataPaths, self: ProcessIdentity)
   throw new ForkdError("data_dir_locked", `${path} is being taken by other daemons`);
 }
 
+/** The living daemon of a data directory. */
+export async function findDaemon(paths: DataPaths): Promise<ProcessIdentity | undefined> {
+  const holder = await readHolder(layout.daemonLock(paths));
+  return holder !== undefined && isAlive(holder) ? holder : undefined;
+}
+
 async function create(path: string, self: ProcessIdentity): Promise<boolean> {
   try {
     await using handle = await open(path, "wx", 0o600);

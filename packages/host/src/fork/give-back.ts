@@ -3,6 +3,9 @@ import type { ForkDeps } from "./deps.ts";
 import { type Resource, releaseAll } from "./resources.ts";
 import { removeWorkDir } from "./work-dir.ts";
 
+/** Who gives back: an owner, or whoever looks for leaks. */
+export type GiveBackDeps = Pick<ForkDeps, "owner" | "history" | "log" | "onStep">;
+
 export interface Remains {
   readonly workDir: string;
   readonly resources: readonly Resource[];
@@ -15,7 +18,7 @@ export interface Remains {
  * so whoever is cut off is followed by somebody who does it again. Throws the first failure, and
  * does not stop at it.
  */
-export async function giveBack(deps: ForkDeps, remains: Remains): Promise<void> {
+export async function giveBack(deps: GiveBackDeps, remains: Remains): Promise<void> {
   const { workDir, resources, info } = remains;
   const failures: unknown[] = [];
   const keep = (error: unknown): void => void failures.push(error);
@@ -29,7 +32,7 @@ export async function giveBack(deps: ForkDeps, remains: Remains): Promise<void> 
 }
 
 /** A full disk must not keep what would make room. */
-async function remember({ history, log }: ForkDeps, info: SandboxInfo): Promise<void> {
+async function remember({ history, log }: GiveBackDeps, info: SandboxInfo): Promise<void> {
   try {
     await history?.add(info);
   } catch (error) {

@@ -1,12 +1,14 @@
+import { rm } from "node:fs/promises";
 import { ForkdError, limits } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import type { Engine } from "../engine/engine.ts";
 import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
+import { leftoverFiles } from "../lib/atomic.ts";
 import type { Logger } from "../lib/log.ts";
 import { identifyProcess } from "../linux/proc.ts";
 import { kernelStagingDir } from "../store/kernels.ts";
-import { layout } from "../store/layout.ts";
+import { layout, writtenDirs } from "../store/layout.ts";
 import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
@@ -112,4 +114,7 @@ async function sweep({ paths, store }: ForkDeps): Promise<void> {
   await store.sweep();
   await removeLeftovers(rootfsStagingDir(paths));
   await removeLeftovers(kernelStagingDir(paths));
+  for (const dir of writtenDirs(paths)) {
+    for (const path of await leftoverFiles(dir)) await rm(path, { force: true });
+  }
 }

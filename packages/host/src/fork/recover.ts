@@ -3,7 +3,7 @@ import { Semaphore } from "../lib/semaphore.ts";
 import { bootId as currentBootId, isAlive } from "../linux/proc.ts";
 import { adoptChild } from "./adopt.ts";
 import type { ForkDeps } from "./deps.ts";
-import { giveBack } from "./give-back.ts";
+import { type GiveBackDeps, giveBack } from "./give-back.ts";
 import { Journal } from "./journal.ts";
 import type { SandboxRecord } from "./record.ts";
 import type { Sandboxes } from "./sandboxes.ts";
@@ -48,12 +48,14 @@ export async function sweepWorkDirs(deps: ForkDeps): Promise<void> {
   }
 }
 
-interface Orphan {
+/** A work directory that nobody looks after; without a record it was a parent's, or never got one. */
+export interface Orphan {
   readonly dir: string;
   readonly record: SandboxRecord | undefined;
 }
 
-function isAdoptable(record: SandboxRecord | undefined): record is SandboxRecord {
+/** Whether it is to be taken over as it is: nothing went wrong with it but its owner. */
+export function isAdoptable(record: SandboxRecord | undefined): record is SandboxRecord {
   if (record?.phase !== "running" || !record.outlives || record.process === null) return false;
   return isAlive(record.process);
 }
@@ -76,7 +78,7 @@ async function settle(deps: ForkDeps, sandboxes: Sandboxes, orphan: Orphan): Pro
 }
 
 /** Ends what runs in a directory that nobody owns, gives back what its record names, removes it. */
-export async function undo(deps: ForkDeps, { dir, record }: Orphan): Promise<void> {
+export async function undo(deps: GiveBackDeps, { dir, record }: Orphan): Promise<void> {
   const pids = await endProcessesIn(dir);
   deps.log.warn("removing a work directory whose owner is gone", { dir, pids });
   if (record === undefined) await removeWorkDir(dir, deps.owner, deps.onStep);
@@ -94,7 +96,7 @@ function endedInfo(record: SandboxRecord): SandboxInfo {
 }
 
 /** For one whose owner did not live to say. */
-function orphanCause({ bootId, phase }: SandboxRecord): {
+export function orphanCause({ bootId, phase }: SandboxRecord): {
   reason: EndReason;
   detail: string;
 } {

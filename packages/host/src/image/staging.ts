@@ -45,24 +45,30 @@ function ownName(): string {
   return `${process.pid}.${started}-${randomBytes(6).toString("hex")}`;
 }
 
-/** Removes what killed processes left below a staging directory; the living keep theirs. */
-export async function removeLeftovers(parent: string): Promise<void> {
+/** What killed processes left below a staging directory. */
+export async function findLeftovers(parent: string): Promise<string[]> {
   const names = await readdir(parent).catch((error: unknown) => {
     if (isErrno(error, "ENOENT")) return [];
     throw error;
   });
-  for (const name of names) {
+  const left = names.filter((name) => {
     const [pid, started] = (name.split("-")[0] ?? "").split(".").map(Number);
     const owner = findProcess(pid ?? 0);
-    if (owner === undefined || owner.startTicks !== started) await removeTree(join(parent, name));
-  }
+    return owner === undefined || owner.startTicks !== started;
+  });
+  return left.map((name) => join(parent, name));
+}
+
+/** Removes what killed processes left below a staging directory; the living keep theirs. */
+export async function removeLeftovers(parent: string): Promise<void> {
+  for (const dir of await findLeftovers(parent)) await removeTree(dir);
 }
 
 /**
  * A program does it: a tree of an image has a hundred thousand files. A killed program's children
  * may write for a moment longer, which makes a directory look full again.
  */
-async function removeTree(dir: string): Promise<void> {
+export async function removeTree(dir: string): Promise<void> {
   for (let triesLeft = removeTriesMax; ; triesLeft -= 1) {
     try {
       await run(["rm", "-rf", "--one-file-system", "--", dir]);

@@ -1,11 +1,32 @@
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 
+/** `.staging-<name>-<pid>-<random>`: a file that is being written, and by whom. */
+const stagingPattern = /^\.staging-.+-(\d{1,10})-[0-9a-f]{12}$/;
+
 /** A name beside `path` that nobody else uses, recognisable as a leftover. */
 export function stagingName(path: string): string {
-  return join(dirname(path), `.staging-${basename(path)}-${randomBytes(6).toString("hex")}`);
+  const unique = `${process.pid}-${randomBytes(6).toString("hex")}`;
+  return join(dirname(path), `.staging-${basename(path)}-${unique}`);
+}
+
+/**
+ * Paths of files in `dir` that a process was writing when it died. A process that has its pid by
+ * now hides one, until it ends too.
+ */
+export async function leftoverFiles(dir: string): Promise<string[]> {
+  const names = await readdir(dir).catch((error: unknown) => {
+    if (isErrno(error, "ENOENT")) return [];
+    throw error;
+  });
+  const left = names.filter((name) => {
+    const pid = stagingPattern.exec(name)?.[1];
+    return pid !== undefined && !existsSync(`/proc/${pid}`);
+  });
+  return left.map((name) => join(dir, name));
 }
 
 async function syncPath(path: string): Promise<void> {

@@ -91,6 +91,18 @@ export async function processesIn(dir: string): Promise<number[]> {
   return found.flat();
 }
 
+/** Current directories below `root`, by pid; those that were removed end with ` (deleted)`. */
+export async function processesBelow(root: string): Promise<ReadonlyMap<number, string>> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid): Promise<[number, string][]> => {
+      const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
+      return cwd?.startsWith(`${root}/`) ? [[Number(pid), cwd]] : [];
+    }),
+  );
+  return new Map(found.flat());
+}
+
 /** Every path that a process has open, by descriptor number. Gone descriptors are left out. */
 export async function openFiles(pid: number): Promise<ReadonlyMap<number, string>> {
   const dir = `/proc/${pid}/fd`;

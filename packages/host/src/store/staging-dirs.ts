@@ -18,14 +18,20 @@ export async function makeStagingDir(
   return mkdtemp(join(root, `${stagingPrefix}${owner.pid}.${owner.startTicks}-${what}-`));
 }
 
+/** What processes that are gone were writing or removing in `root`. */
+export async function findStaleStagingDirs(root: string): Promise<string[]> {
+  const names = (await readdir(root).catch(undefinedIfMissing)) ?? [];
+  const stale = names.filter((name) => {
+    const [, pid, ticks] = stagingPattern.exec(name) ?? [];
+    if (pid === undefined || ticks === undefined) return false;
+    return findProcess(Number(pid))?.startTicks !== Number(ticks);
+  });
+  return stale.map((name) => join(root, name));
+}
+
 /** Removes what processes that are gone were writing or removing in `root`. */
 export async function sweepStagingDirs(root: string): Promise<void> {
-  for (const name of (await readdir(root).catch(undefinedIfMissing)) ?? []) {
-    const [, pid, ticks] = stagingPattern.exec(name) ?? [];
-    if (pid === undefined || ticks === undefined) continue;
-    if (findProcess(Number(pid))?.startTicks === Number(ticks)) continue;
-    await removeTree(join(root, name));
-  }
+  for (const dir of await findStaleStagingDirs(root)) await removeTree(dir);
 }
 
 /** Removes a directory of the store with all that is in it. Nothing, when it is gone. */

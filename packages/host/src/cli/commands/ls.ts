@@ -20,16 +20,36 @@ function columns(nowUnix: number): Column<SandboxInfo>[] {
   ];
 }
 
+function endColumns(nowUnix: number): Column<SandboxInfo>[] {
+  return [
+    { title: "ID", cell: (sandbox) => sandbox.id },
+    { title: "SNAPSHOT", cell: (sandbox) => sandbox.snapshot_tag },
+    { title: "STATE", cell: (sandbox) => sandbox.state },
+    { title: "REASON", cell: ({ end }) => end?.reason ?? none },
+    { title: "ENDED", cell: ({ end }) => (end ? formatAge(end.at_unix_ms / 1000, nowUnix) : none) },
+    { title: "DETAIL", cell: ({ end }) => firstLine(end?.detail ?? none) },
+  ];
+}
+
+function firstLine(text: string): string {
+  return text.split("\n")[0] ?? "";
+}
+
 export const lsVerb = defineVerb({
-  describe: (command) => command.name("ls").description("list the daemon's sandboxes"),
-  parse: () => ({}),
-  run: async ({ settings, output, signal }) => {
+  describe: (command) =>
+    command
+      .name("ls")
+      .description("list the daemon's sandboxes")
+      .option("--ended", "those that have ended too, and why"),
+  parse: ({ flags }) => ({ ended: flags.on("ended") }),
+  run: async ({ settings, output, signal }, { ended }) => {
     const client = await openClient(settings);
-    const sandboxes = await client.listSandboxes({ timeoutMs: listTimeoutMs, signal });
+    const query = { ended };
+    const sandboxes = await client.listSandboxes({ query, timeoutMs: listTimeoutMs, signal });
     if (output.json) output.data(sandboxes);
     else if (sandboxes.length === 0) output.progress("no sandboxes");
     else {
-      output.table(columns(Date.now() / 1000), sandboxes);
+      output.table((ended ? endColumns : columns)(Date.now() / 1000), sandboxes);
       output.progress(`${sandboxes.length} sandboxes`);
     }
     return exitCodes.ok;
