@@ -70,6 +70,7 @@ export class Guest {
       rootImage: world.rootImage,
       memory,
       vmstateFile,
+      scratch: [],
       dieWithParent: true,
       cgroups: [],
     });

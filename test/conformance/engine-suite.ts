@@ -58,6 +58,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         rootImage: subject.rootImage,
         memory: { base: frozen.memoryFile(), overlay: null },
         vmstateFile,
+        scratch: [],
         dieWithParent: true,
         cgroups: [],
       });
@@ -97,6 +98,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         rootImage: subject.rootImage,
         memoryFile: frozen.memoryFile(),
         upperMib: null,
+        scratch: null,
       });
       vms.push(vm);
       token = firstAttachToken;
@@ -237,6 +239,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         rootImage: subject.rootImage,
         memoryFile,
         upperMib: null,
+        scratch: null,
       });
       await assert.rejects(boot, { code: "engine_failed" });
       assert.deepEqual(childPids(), before);

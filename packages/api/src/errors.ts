@@ -38,6 +38,7 @@ export const errorTable = {
   snapshot_corrupt: spec(409, "restore the file from a backup, or remove and bake it again"),
   chain_too_long: spec(409, "make a base of it: forkd snapshot-compact --from TAG --to NEW"),
   snapshot_in_use: spec(409, "remove its children first: forkd rmi --cascade TAG"),
+  scratch_unavailable: spec(409, "bake it with a disk: forkd from-image --scratch-mib MIB"),
   snapshot_incompatible: spec(409, "bake the snapshot again on this host"),
   sandbox_ended: spec(409, "spawn a new one with: forkd spawn --tag TAG"),
   branch_budget_exceeded: spec(409, "raise max_pause_ms, or branch when the guest writes less", 1),

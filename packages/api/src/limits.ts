@@ -28,6 +28,11 @@ export const limits = {
   memoryDefaultMib: 512,
   /** Most processors of a guest. */
   vcpusMax: 16,
+  /** Least and largest scratch disk. */
+  scratchMinMib: 64,
+  scratchMaxMib: 64 * 1024,
+  /** Layers of a scratch disk: its base, and one for each branch on the way to a child. */
+  scratchLayersMax: 32,
   /** Largest root image. */
   rootfsMaxMib: 64 * 1024,
   /** Largest `boot_wait_secs`. */

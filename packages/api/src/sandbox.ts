@@ -67,6 +67,8 @@ export const sandboxInfoSchema = z.object({
   hostname: z.string(),
   spawn_ms: z.number().nullable(),
   limits: sandboxLimitsSchema,
+  /** The disk that the guest writes to; absent when it writes to its memory. */
+  scratch_mib: z.int().optional(),
   identity: attestationSchema.nullable(),
 });
 export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
@@ -83,6 +85,8 @@ export const createSandboxSchema = z.object({
   prewarm: z.boolean().default(false),
   live_fork: z.boolean().default(false),
   hugepages: z.boolean().default(false),
+  /** Refuse a snapshot whose children have no scratch disk of at least this size. */
+  scratch_mib: z.int().min(limits.scratchMinMib).max(limits.scratchMaxMib).nullish(),
   /** Refuse to run with weaker isolation than this. */
   min_isolation: isolationTierSchema.nullish(),
 });

@@ -37,6 +37,8 @@ export const snapshotInfoSchema = z.object({
   /** Links between it and its base: 0 for a base. */
   chain_depth: z.int().optional(),
   parent_tag: z.string().optional(),
+  /** The disk that its children write to; absent when they write to their memory. */
+  scratch_mib: z.int().optional(),
   image: z.string().optional(),
 });
 export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;

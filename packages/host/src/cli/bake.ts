@@ -24,6 +24,7 @@ export interface MachineOptions {
   readonly kernel: KernelOverride | null;
   readonly memoryMib: number;
   readonly vcpus: number;
+  readonly scratchMib?: number;
 }
 
 /** Which root image, and how it is built. */
@@ -46,7 +47,8 @@ export function addKernelOptions(command: Command): Command {
 export function addMachineOptions(command: Command): Command {
   return addKernelOptions(command)
     .option("--mem-size-mib <mib>", "the guest's memory", String(limits.memoryDefaultMib))
-    .option("--vcpus <n>", "the guest's processors", "1");
+    .option("--vcpus <n>", "the guest's processors", "1")
+    .option("--scratch-mib <mib>", "have the guests write to a disk of this size, not to memory");
 }
 
 export function addExtraOption(command: Command): Command {
@@ -60,7 +62,10 @@ export function parseKernel(flags: Flags): KernelOverride | null {
 }
 
 export function parseMachine(flags: Flags): MachineOptions {
+  const scratch = { min: limits.scratchMinMib, max: limits.scratchMaxMib };
+  const scratchMib = flags.optionalInteger("scratchMib", scratch);
   return {
+    ...(scratchMib === undefined ? {} : { scratchMib }),
     kernel: parseKernel(flags),
     memoryMib: flags.integer("memSizeMib", { min: limits.memoryMinMib, max: limits.memoryMaxMib }),
     vcpus: flags.integer("vcpus", { min: 1, max: limits.vcpusMax }),

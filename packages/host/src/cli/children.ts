@@ -15,6 +15,8 @@ export interface ForkOrder {
   readonly tag: SnapshotTag;
   readonly count: number;
   readonly limits: LimitsBody;
+  /** The least scratch disk, as the API names it. */
+  readonly scratch_mib?: number;
 }
 
 /** One child of a fork, wherever it was made. */
@@ -68,7 +70,8 @@ async function spawnHere(service: ForkService, order: ForkOrder): Promise<Brood>
   const { askedLimits } = await import("../fork/asked-limits.ts");
   const { tag, count } = order;
   const limits = askedLimits(order.limits);
-  const spawned = await service.spawn({ tag, count, limits, minIsolation: null });
+  const disk = order.scratch_mib === undefined ? {} : { scratchMib: order.scratch_mib };
+  const spawned = await service.spawn({ tag, count, limits, minIsolation: null, ...disk });
   const children = spawned.map(({ info, timings }) => ({
     id: parseSandboxId(info.id),
     info,
@@ -86,8 +89,9 @@ async function spawnHere(service: ForkService, order: ForkOrder): Promise<Brood>
 /** A stop while the daemon spawns waits for its answer: only then are the ids known. */
 async function spawnThere(context: Context, client: Client, order: ForkOrder): Promise<Child[]> {
   context.signal.throwIfAborted();
+  const disk = order.scratch_mib === undefined ? {} : { scratch_mib: order.scratch_mib };
   const infos = await client.createSandboxes({
-    body: { snapshot_tag: order.tag, n: order.count, ...order.limits },
+    body: { snapshot_tag: order.tag, n: order.count, ...order.limits, ...disk },
     timeoutMs: spawnTimeoutMs,
   });
   return infos.map((info) => ({ id: parseSandboxId(info.id), info, timings: null }));

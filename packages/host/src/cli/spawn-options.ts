@@ -11,6 +11,7 @@ export function addSpawnOptions(command: Command): Command {
     .option("--pids-limit <count>", "bound the host's threads of each child's VMM")
     .option("--io-read-bps <bytes>", "bound what each child reads from the disk in a second")
     .option("--io-write-bps <bytes>", "bound what each child writes to the disk in a second")
+    .option("--scratch-mib <mib>", "fail when the children have no disk of at least this size")
     .option("--require-limits", "fail when one of these cannot be enforced on the host")
     .addOption(new Option("--per-child-netns", "a network namespace for each").hideHelp())
     .addOption(new Option("--live-fork", "fork a parent that runs").hideHelp())
@@ -35,6 +36,13 @@ export function parseLimits(flags: Flags) {
     io_write_bps: flags.optionalInteger("ioWriteBps", bps) ?? null,
     require_limits: flags.on("requireLimits"),
   };
+}
+
+/** The least scratch disk as the API names it; nothing when none is asked for. */
+export function parseScratch(flags: Flags): { readonly scratch_mib?: number } {
+  const bounds = { min: limits.scratchMinMib, max: limits.scratchMaxMib };
+  const mib = flags.optionalInteger("scratchMib", bounds);
+  return mib === undefined ? {} : { scratch_mib: mib };
 }
 
 export type LimitsBody = ReturnType<typeof parseLimits>;

@@ -32,6 +32,12 @@ export interface BootKernel {
   readonly initrd: string;
 }
 
+/** A file that is a disk, or what changed of the disk below it. */
+export interface DiskLayer {
+  readonly file: string;
+  readonly format: "raw" | "qcow2";
+}
+
 /** A parent to boot. Its RAM lives in `memoryFile`, which is complete once the VM is stopped. */
 export interface BootSpec {
   readonly workDir: string;
@@ -42,6 +48,8 @@ export interface BootSpec {
   readonly memoryFile: string;
   /** Bytes of the overlay's upper layer; null leaves the guest's default. */
   readonly upperMib: number | null;
+  /** A raw file with an empty ext4, which the upper layer is on then; null has it in RAM. */
+  readonly scratch: DiskLayer | null;
 }
 
 /**
@@ -70,6 +78,12 @@ export interface RestoreSpec {
   readonly rootImage: string;
   readonly memory: MemoryImage;
   readonly vmstateFile: string;
+  /**
+   * The scratch disk's layers, oldest first. The last, a qcow2, must not exist: it is made, and
+   * written by this VM alone; the others are never written again. Empty if the parent had no such
+   * disk: devices must be equal.
+   */
+  readonly scratch: readonly DiskLayer[];
   /** The VMM ends when this process does: for owners that keep no records. */
   readonly dieWithParent: boolean;
   /** cgroup.procs files: the VMM is in these groups before it runs. */

@@ -9,6 +9,7 @@ import type { GuestKernel } from "../store/kernels.ts";
 import type { SnapshotFacts, SnapshotStaging } from "../store/snapshots.ts";
 import type { ForkDeps } from "./deps.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
+import { describeLayers, makeParentScratch } from "./scratch.ts";
 import type { BakeRequest, Progress } from "./service.ts";
 import { createWorkDir, parentWorkName, removeWorkDir } from "./work-dir.ts";
 
@@ -81,6 +82,7 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
   const accel = plan.machine.accel;
   progress(`booting a parent: ${plan.machine.memoryMib} MiB, ${plan.machine.vcpus} vCPU, ${accel}`);
   plan.signal.throwIfAborted();
+  const scratch = await makeParentScratch(staging.dir, plan.request.scratchMib, plan.signal);
   const vm = await plan.deps.engine.boot({
     workDir: plan.workDir,
     machine: plan.machine,
@@ -88,6 +90,7 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
     rootImage: plan.request.image.path,
     memoryFile: staging.memoryFile,
     upperMib: null,
+    scratch,
   });
   const onAbort = (): void => void vm.stop();
   plan.signal.addEventListener("abort", onAbort, { once: true });
@@ -102,7 +105,10 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
     const freezeMs = await freezeParent(plan, parent);
     await vm.stop();
     await sparsify(staging.memoryFile);
-    const facts = describe(plan, parent, { ...warmed, freezeMs });
+    const facts = {
+      ...describe(plan, parent, { ...warmed, freezeMs }),
+      scratch: await describeLayers(scratch === null ? [] : [scratch], staging.dir),
+    };
     plan.signal.throwIfAborted();
     return await staging.publish(facts);
   } catch (error) {

@@ -19,6 +19,7 @@ import { outOfMemoryCause } from "./end-cause.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import type { Journal } from "./journal.ts";
 import type { StartScope } from "./sandbox.ts";
+import { childLayers } from "./scratch.ts";
 import type { ChildTimings } from "./service.ts";
 
 /** A VM whose agent has proven an identity of its own. */
@@ -131,6 +132,7 @@ async function restore(
     rootImage: snapshot.rootImage,
     memory: snapshot.memory,
     vmstateFile: snapshot.vmstateFile,
+    scratch: childLayers(snapshot, journal.workDir),
     dieWithParent: !deps.sandboxesOutlive,
     cgroups: group.procsFiles,
   });
@@ -138,9 +140,14 @@ async function restore(
 
 /** The VM has not run yet: what it has open is all that it could ever write. */
 function requireOwnDisks({ deps, snapshot, id }: ChildPlan, vm: Vm): Promise<void> {
-  const { memory, vmstateFile, rootImage } = snapshot;
-  const layers = memory.overlay === null ? [] : [memory.overlay.file, memory.overlay.extents];
-  return deps.disks.admit(vm, id, [rootImage, memory.base, ...layers, vmstateFile]);
+  return deps.disks.admit(vm, id, sharedFiles(snapshot));
+}
+
+/** What all children of a snapshot read. */
+function sharedFiles({ memory, vmstateFile, rootImage, scratch }: Snapshot): string[] {
+  const pages = memory.overlay === null ? [] : [memory.overlay.file, memory.overlay.extents];
+  const disk = (scratch?.layers ?? []).map(({ file }) => file);
+  return [rootImage, memory.base, ...pages, vmstateFile, ...disk];
 }
 
 function machineOf({ manifest }: Snapshot) {
@@ -231,6 +238,7 @@ export function draftInfo({ snapshot, id }: ChildPlan): SandboxInfo {
     hostname: id,
     spawn_ms: null,
     limits: unlimited,
+    ...(snapshot.scratch === null ? {} : { scratch_mib: snapshot.scratch.sizeMib }),
     identity: null,
   };
 }

@@ -22,6 +22,7 @@ import { Journal } from "./journal.ts";
 import type { EndCause, StateBounds } from "./lifecycle.ts";
 import { renderRecord, type SandboxRecord } from "./record.ts";
 import { type BranchScope, endedError, Sandbox, type SandboxOptions } from "./sandbox.ts";
+import { requireScratch } from "./scratch.ts";
 import type { SpawnedSandbox, SpawnRequest } from "./service.ts";
 import { createWorkDir } from "./work-dir.ts";
 
@@ -273,8 +274,10 @@ export class Sandboxes {
     if (this.#closed) throw new ForkdError("busy", "forkd is shutting down");
   }
 
-  async #requireCompatible({ tag, manifest }: Snapshot, request: SpawnRequest): Promise<void> {
-    const { engine } = manifest;
+  async #requireCompatible(snapshot: Snapshot, request: SpawnRequest): Promise<void> {
+    const { tag } = snapshot;
+    const { engine } = snapshot.manifest;
+    requireScratch(snapshot, request.scratchMib);
     this.#engineVersion ??= this.#deps.engine.version();
     const version = await this.#engineVersion;
     if (engine.name !== this.#deps.engine.name || engine.version !== version) {

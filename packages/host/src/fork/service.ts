@@ -26,6 +26,8 @@ export interface SpawnRequest {
   readonly count: number;
   readonly limits: AskedLimits;
   readonly minIsolation: IsolationTier | null;
+  /** Each child must have a scratch disk of at least this size. */
+  readonly scratchMib?: number;
   /**
    * Called with each child as soon as it can be used, before the others are there. If one of those
    * fails, it is killed all the same.
@@ -43,6 +45,8 @@ export interface BakeRequest {
   readonly kernel: KernelOverride | null;
   readonly memoryMib: number;
   readonly vcpus: number;
+  /** Size of the disk that the guest's writes go to; without, they stay in its memory. */
+  readonly scratchMib?: number;
   readonly warm: WarmSpec;
   /** Take the place of a snapshot with this tag, once the new one is complete. */
   readonly replace: boolean;

@@ -1,3 +1,4 @@
+import { open } from "node:fs/promises";
 import { ForkdError } from "@forkd/api";
 import { runTool } from "./tools.ts";
 
@@ -63,6 +64,30 @@ export async function makeExt4(options: MakeImageOptions): Promise<void> {
   } catch (error) {
     throw tooSmall(error, sizeMib, planImageBytes(size)) ?? error;
   }
+}
+
+export interface EmptyImageOptions {
+  /** File to make; there must be none. */
+  readonly path: string;
+  readonly sizeMib: number;
+  readonly label: string;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Makes a sparse ext4 image that holds nothing, to be written by a guest. Its tables are complete:
+ * a guest that is frozen must have nothing left to do on its disk.
+ */
+export async function makeEmptyExt4(options: EmptyImageOptions): Promise<void> {
+  const { path, sizeMib, label, signal } = options;
+  await using handle = await open(path, "wx", 0o600);
+  await handle.truncate(sizeMib * mib);
+  const complete = "lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard";
+  const argv = ["mkfs.ext4", "-q", "-F", "-m", "0", "-b", `${blockBytes}`, "-L", label];
+  await runTool([...argv, "-E", `${complete},root_owner=0:0`, path], {
+    timeoutMs: makeTimeoutMs,
+    signal,
+  });
 }
 
 function tooSmall(error: unknown, sizeMib: number | null, needed: number): ForkdError | undefined {

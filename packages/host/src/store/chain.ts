@@ -2,8 +2,8 @@ import { join } from "node:path";
 import { ForkdError, limits, type SnapshotTag } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import { fileIdentity, requireFile } from "./files.ts";
-import { layout, snapshotFiles } from "./layout.ts";
-import { readManifest, type StoredManifest } from "./manifest.ts";
+import { layout, scratchLayerFile, snapshotFiles } from "./layout.ts";
+import { type Manifest, readManifest, type StoredManifest } from "./manifest.ts";
 
 /** Manifests that stay parsed, newest use last. */
 const manifestsKeptMax = 1024;
@@ -16,6 +16,18 @@ export interface Link extends StoredManifest {
   readonly memoryFile: string;
   /** Null for a base of version 1. */
   readonly indexFile: string | null;
+}
+
+/** A file of a scratch disk: all of it, or what changed of the one below. */
+export interface ScratchLayer {
+  readonly file: string;
+  readonly format: "raw" | "qcow2";
+}
+
+/** The scratch disk of a snapshot, its layers oldest first; none is ever written again. */
+export interface ScratchImage {
+  readonly sizeMib: number;
+  readonly layers: readonly ScratchLayer[];
 }
 
 /** A base and its links, oldest first; never empty. */
@@ -100,7 +112,24 @@ export class ChainReader {
     await requireFile(link.vmstateFile, files.vmstate.size);
     await requireFile(link.memoryFile, files.memory.size);
     if (link.indexFile !== null) await requireFile(link.indexFile, files.index?.size);
+    await requireScratch(dir, stored.manifest);
     return link;
+  }
+}
+
+/** Null for a snapshot without one. */
+export function scratchOf({ dir, manifest }: Link): ScratchImage | null {
+  if (manifest.scratch === null) return null;
+  const { size_mib, layers } = manifest.scratch;
+  const files = layers.map(({ format }, place) => {
+    return { file: join(dir, scratchLayerFile(place)), format };
+  });
+  return { sizeMib: size_mib, layers: files };
+}
+
+async function requireScratch(dir: string, { scratch }: Manifest): Promise<void> {
+  for (const [place, { size }] of (scratch?.layers ?? []).entries()) {
+    await requireFile(join(dir, scratchLayerFile(place)), size);
   }
 }
 

@@ -19,6 +19,7 @@ export function describeSnapshot(chain: Chain): SnapshotInfo {
     memory_logical_bytes: memoryBytesOf(manifest),
     memory_physical_bytes: manifest.files.memory.physical_bytes,
     chain_depth: chain.length - 1,
+    ...(manifest.scratch === null ? {} : { scratch_mib: manifest.scratch.size_mib }),
     image: manifest.rootfs.ref,
   };
 }

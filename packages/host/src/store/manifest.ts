@@ -6,6 +6,7 @@ import {
   engineNameSchema,
   ForkdError,
   isolationTierSchema,
+  limits,
   snapshotTagSchema,
 } from "@forkd/api";
 import { z } from "zod";
@@ -72,6 +73,17 @@ const branchSchema = z.object({
 const memoryFileSchema = z.object({ size: z.int().min(1), physical_bytes: bytesSchema });
 const hashedFileSchema = z.object({ size: z.int().min(1), sha256: sha256Schema });
 
+/** The layers' files are named by their places, oldest first: `scratch.0` is a whole disk. */
+const scratchSchema = z.object({
+  size_mib: z.int().min(1),
+  layers: z
+    .array(z.object({ format: z.enum(["raw", "qcow2"]), size: z.int().min(1) }))
+    .min(1)
+    .max(limits.scratchLayersMax),
+});
+
+export type ScratchFacts = z.infer<typeof scratchSchema>;
+
 const version1Schema = commonSchema.extend({
   version: z.literal(1),
   files: z.object({ vmstate: z.object({ size: z.int().min(1) }), memory: memoryFileSchema }),
@@ -88,7 +100,7 @@ const version2Schema = commonSchema.extend({
   }),
   bake: bakeSchema.nullable(),
   branch: branchSchema.nullable(),
-  scratch: z.looseObject({}).nullable(),
+  scratch: scratchSchema.nullable(),
 });
 
 const anyVersionSchema = z.discriminatedUnion("version", [version1Schema, version2Schema]);

@@ -6,7 +6,7 @@ import {
 } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
-import { type Chain, ChainReader } from "./chain.ts";
+import { type Chain, ChainReader, type ScratchImage, scratchOf } from "./chain.ts";
 import { describeDetail, describeFailed, describeSnapshot } from "./describe.ts";
 import { requireFile, statOrUndefined } from "./files.ts";
 import { layout } from "./layout.ts";
@@ -20,6 +20,7 @@ import { sweepStagingDirs } from "./staging-dirs.ts";
 import { VerifiedLayers } from "./verified.ts";
 import { type Reservation, Writing } from "./writing.ts";
 
+export { measure } from "./files.ts";
 export type { SnapshotFacts } from "./manifest.ts";
 export type { MemoryImage } from "./overlays.ts";
 export type { Reservation, SnapshotStaging } from "./writing.ts";
@@ -34,6 +35,8 @@ export interface Snapshot {
   readonly vmstateFile: string;
   readonly rootImage: string;
   readonly memory: MemoryImage;
+  /** What the disks of its children begin with; null when they have none. */
+  readonly scratch: ScratchImage | null;
   readonly chain: Chain;
 }
 
@@ -98,6 +101,7 @@ export class SnapshotStore {
       vmstateFile: head.vmstateFile,
       rootImage: layout.rootImage(this.#paths, head.manifest.rootfs.sha256),
       memory: await this.#overlays.image(chain),
+      scratch: scratchOf(head),
       chain,
     };
   }

@@ -1,9 +1,9 @@
-import { copyFile, readdir, rm } from "node:fs/promises";
+import { copyFile, link, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError, type SnapshotTag } from "@forkd/api";
 import type { Chain } from "./chain.ts";
 import { measure } from "./files.ts";
-import { snapshotFiles } from "./layout.ts";
+import { scratchLayerPattern, snapshotFiles } from "./layout.ts";
 import {
   manifestFormat,
   manifestVersion,
@@ -140,6 +140,9 @@ export async function copyState(from: string, to: string): Promise<void> {
   const { manifest, memory, diff, index } = snapshotFiles;
   const made: readonly string[] = [manifest, memory, diff, index];
   for (const name of await readdir(from)) {
-    if (!made.includes(name)) await copyFile(join(from, name), join(to, name));
+    if (made.includes(name)) continue;
+    // A layer of a disk is large and never changes: one file serves both.
+    const take = scratchLayerPattern.test(name) ? link : copyFile;
+    await take(join(from, name), join(to, name));
   }
 }

@@ -6,7 +6,13 @@ import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { formatMs, summarize } from "../format.ts";
 import type { Output } from "../output.ts";
-import { addSpawnOptions, parseCount, parseLimits, refuseUnsupported } from "../spawn-options.ts";
+import {
+  addSpawnOptions,
+  parseCount,
+  parseLimits,
+  parseScratch,
+  refuseUnsupported,
+} from "../spawn-options.ts";
 import { defineVerb } from "../verb.ts";
 
 interface ForkOptions extends ForkOrder {
@@ -112,15 +118,14 @@ export const forkVerb = defineVerb<ForkOptions>({
       tag: parseTag(flags),
       count: parseCount(flags),
       limits: parseLimits(flags),
+      ...parseScratch(flags),
       settleSecs: flags.integer("settleSecs", { min: 0, max: settleMaxSecs }),
       ignored: noteIgnored(flags, ["keepWorkdir"]),
     };
   },
   run: (context, options) => {
     for (const note of options.ignored) context.output.warn(note);
-    const { tag, count, limits: asked } = options;
-    context.output.progress(`forking ${count} of ${tag}`);
-    const order = { tag, count, limits: asked };
-    return withChildren(context, order, (brood) => live(context, options, brood));
+    context.output.progress(`forking ${options.count} of ${options.tag}`);
+    return withChildren(context, options, (brood) => live(context, options, brood));
   },
 });

@@ -4,7 +4,7 @@ import { parseTag } from "../bake.ts";
 import { openClient, spawnTimeoutMs } from "../daemon.ts";
 import { exitCodes } from "../exit.ts";
 import { usage } from "../flags.ts";
-import { addSpawnOptions, parseCount, parseLimits } from "../spawn-options.ts";
+import { addSpawnOptions, parseCount, parseLimits, parseScratch } from "../spawn-options.ts";
 import { defineVerb } from "../verb.ts";
 
 const none = "—";
@@ -26,6 +26,7 @@ export const spawnVerb = defineVerb({
       n: parseCount(flags),
       per_child_netns: flags.on("perChildNetns"),
       ...parseLimits(flags),
+      ...parseScratch(flags),
       prewarm: flags.on("prewarm"),
       live_fork: flags.on("liveFork"),
       hugepages: flags.on("hugepages"),

@@ -26,6 +26,7 @@ export function sandboxRoutes(service: ForkService): SandboxRoutes {
             count: body.n,
             limits: askedLimits(body),
             minIsolation: body.min_isolation ?? null,
+            ...(body.scratch_mib == null ? {} : { scratchMib: body.scratch_mib }),
             signal,
           }),
         ),

@@ -1,4 +1,5 @@
-import type { BootSpec, Machine, RestoreSpec } from "../engine.ts";
+import type { BootSpec, DiskLayer, Machine, RestoreSpec } from "../engine.ts";
+import { scratchArgs } from "./scratch.ts";
 
 /** Names inside the work directory, which is the VMM's current directory. */
 export const agentSocketName = "agent.sock";
@@ -18,8 +19,16 @@ const program = "qemu-system-x86_64";
  */
 const translationCacheMib = 32;
 
+interface Hardware {
+  readonly machine: Machine;
+  readonly rootImage: string;
+  /** The object that is the RAM. */
+  readonly memory: string;
+  readonly scratch: readonly DiskLayer[];
+}
+
 /** The devices and the machine: equal for the parent and all its children, or no state loads. */
-function machineArgs(machine: Machine, rootImage: string, memory: string): string[] {
+function machineArgs({ machine, rootImage, memory, scratch }: Hardware): string[] {
   return [
     ...["-M", "microvm,rtc=on,isa-serial=on,memory-backend=mem,suppress-vmdesc=on"],
     ...["-accel", machine.accel === "kvm" ? "kvm" : `tcg,tb-size=${translationCacheMib}`],
@@ -32,6 +41,7 @@ function machineArgs(machine: Machine, rootImage: string, memory: string): strin
       `if=none,id=root,file=${escapeComma(rootImage)},format=raw,readonly=on,file.locking=off`,
     ],
     ...["-device", "virtio-blk-device,drive=root"],
+    ...scratchArgs(scratch),
     ...["-chardev", `socket,id=agent,path=${agentSocketName},server=on,wait=off`],
     ...["-device", "virtio-serial-device,max_ports=2"],
     ...["-device", "virtserialport,chardev=agent,name=dev.forkd.agent"],
@@ -83,15 +93,18 @@ function emulationWords(tscKhz: number): string[] {
 /** Kernel command line of a parent. `tscKhz` is null under hardware virtualisation. */
 export function kernelCommandLine(spec: BootSpec, tscKhz: number | null): string {
   const words = [...commonWords, ...(tscKhz === null ? [] : emulationWords(tscKhz))];
+  if (spec.scratch !== null) words.push("forkd.scratch=vdb");
   if (spec.upperMib !== null) words.push(`forkd.upper_mib=${spec.upperMib}`);
   return words.join(" ");
 }
 
 /** A parent: kernel and console given, RAM shared with its file. Sockets: QMP, console. */
 export function bootArgv(spec: BootSpec, tscKhz: number | null): string[] {
+  const memory = memoryObject(spec.machine, spec.memoryFile, "on");
+  const scratch = spec.scratch === null ? [] : [spec.scratch];
   return [
     program,
-    ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, spec.memoryFile, "on")),
+    ...machineArgs({ ...spec, memory, scratch }),
     ...["-chardev", `socket,id=console,fd=${consoleFd}`, "-serial", "chardev:console"],
     ...["-kernel", spec.kernel.vmlinuz, "-initrd", spec.kernel.initrd],
     ...["-append", kernelCommandLine(spec, tscKhz)],
@@ -113,9 +126,10 @@ export function ramEnv({ machine, memory }: RestoreSpec): Record<string, string>
  * Socket: QMP; file: the state, on vmstateFd.
  */
 export function restoreArgv(spec: RestoreSpec): string[] {
+  const memory = memoryObject(spec.machine, layeredRam, "off");
   return [
     program,
-    ...machineArgs(spec.machine, spec.rootImage, memoryObject(spec.machine, layeredRam, "off")),
+    ...machineArgs({ ...spec, memory }),
     ...["-serial", "null"],
     // A monitor takes one client; this one is for captures, the others are the owner's.
     ...["-chardev", `socket,id=qmp3,path=${captureSocketName},server=on,wait=off`],

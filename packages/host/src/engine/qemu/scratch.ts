@@ -1,0 +1,69 @@
+import { stat } from "node:fs/promises";
+import type { DiskLayer } from "../engine.ts";
+import { createQcow2 } from "./qcow2.ts";
+
+/** The device of the disk, by which its current top is found. */
+export const scratchDeviceId = "scratch";
+
+/** QEMU's name of the layer at a place in the chain, the oldest at 0. */
+export function layerNode(index: number): string {
+  return `scratch-${index}`;
+}
+
+/**
+ * A disk of layers, of which only the last is written. The layers are chained by name: what an
+ * image says of its backing file counts for nothing. Empty without layers.
+ */
+export function scratchArgs(layers: readonly DiskLayer[]): string[] {
+  if (layers.length === 0) return [];
+  const top = layers.length - 1;
+  const nodes = layers.flatMap((layer, index) =>
+    layerNodes(layer, { index, write: index === top }),
+  );
+  return [
+    ...nodes.flatMap((node) => ["-blockdev", JSON.stringify(node)]),
+    ...["-device", `virtio-blk-device,id=${scratchDeviceId},drive=${layerNode(top)}`],
+  ];
+}
+
+export interface LayerUse {
+  readonly index: number;
+  readonly write: boolean;
+}
+
+/**
+ * The two nodes of one layer: its file, locked as long as it is open, and its format. The disk does
+ * not outlive its host, so the guest's flushes need not wait for the host's disk: publishing a
+ * snapshot does.
+ */
+export function layerNodes({ file, format }: DiskLayer, { index, write }: LayerUse): object[] {
+  const node = layerNode(index);
+  const common = { "read-only": !write, cache: { direct: false, "no-flush": true } };
+  const below = index === 0 ? null : layerNode(index - 1);
+  return [
+    {
+      ...common,
+      driver: "file",
+      "node-name": `${node}-file`,
+      filename: file,
+      locking: "on",
+      discard: "unmap",
+    },
+    {
+      ...common,
+      driver: format,
+      "node-name": node,
+      file: `${node}-file`,
+      discard: "unmap",
+      ...(format === "qcow2" ? { backing: below } : {}),
+    },
+  ];
+}
+
+/** Makes the file of the last layer, as large as the disk. */
+export async function createTopLayer(layers: readonly DiskLayer[]): Promise<void> {
+  const [oldest] = layers;
+  const top = layers.at(-1);
+  if (oldest === undefined || top === undefined || top === oldest) return;
+  await createQcow2(top.file, (await stat(oldest.file)).size);
+}

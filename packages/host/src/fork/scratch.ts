@@ -1,0 +1,86 @@
+import { copyFile, constants as fsConstants, link } from "node:fs/promises";
+import { join } from "node:path";
+import { ForkdError, limits } from "@forkd/api";
+import type { DiskLayer } from "../engine/engine.ts";
+import { makeEmptyExt4 } from "../image/ext4.ts";
+import { isErrno } from "../lib/atomic.ts";
+import { scratchLayerFile } from "../store/layout.ts";
+import type { ScratchFacts } from "../store/manifest.ts";
+import { measure, type Snapshot } from "../store/snapshots.ts";
+
+/** Makes the disk of a new parent, a file system that holds nothing. Throws disk_full. */
+export async function makeParentScratch(
+  dir: string,
+  sizeMib: number | undefined,
+  signal: AbortSignal,
+): Promise<DiskLayer | null> {
+  if (sizeMib === undefined) return null;
+  const file = join(dir, scratchLayerFile(0));
+  await makeEmptyExt4({ path: file, sizeMib, label: "forkd-scratch", signal });
+  return { file, format: "raw" };
+}
+
+/** The layers of a child's disk, the last of which is its own and not there yet. */
+export function childLayers({ tag, scratch }: Snapshot, workDir: string): readonly DiskLayer[] {
+  if (scratch === null) return [];
+  requireDepth(tag, scratch.layers.length);
+  return [...scratch.layers, ownLayer(workDir, scratch.layers.length)];
+}
+
+/** What a sandbox writes at a place of its disk's chain, from its birth or a branch on. */
+export function ownLayer(workDir: string, place: number): DiskLayer {
+  return { file: join(workDir, `${scratchLayerFile(place)}.qcow2`), format: "qcow2" };
+}
+
+/** Throws chain_too_long when nothing can be put on a disk of so many layers. */
+export function requireDepth(tag: string, layers: number): void {
+  if (layers <= limits.scratchLayersMax) return;
+  const message = `the scratch disk of '${tag}' has ${layers} layers, no more are allowed`;
+  throw new ForkdError("chain_too_long", message, {
+    hint: "branch from an earlier snapshot, or bake a new one",
+  });
+}
+
+/** Throws scratch_unavailable when a snapshot's children have no disk of that size. */
+export function requireScratch({ tag, scratch }: Snapshot, minMib: number | undefined): void {
+  if (minMib === undefined || (scratch !== null && scratch.sizeMib >= minMib)) return;
+  const has = scratch === null ? "no scratch disk" : `a scratch disk of ${scratch.sizeMib} MiB`;
+  throw new ForkdError(
+    "scratch_unavailable",
+    `snapshot '${tag}' was baked with ${has}, its children cannot have ${minMib} MiB`,
+    { hint: `bake it with a larger one: forkd from-image --scratch-mib ${minMib}` },
+  );
+}
+
+/** Puts the layers of a disk into a new snapshot. None may be written any more. */
+export async function keepLayers(layers: readonly DiskLayer[], dir: string): Promise<void> {
+  for (const [place, { file }] of layers.entries()) {
+    const to = join(dir, scratchLayerFile(place));
+    if (to !== file) await linkOrCopy(file, to);
+  }
+}
+
+/** What the manifest says of the layers that are in a snapshot's directory. */
+export async function describeLayers(
+  layers: readonly DiskLayer[],
+  dir: string,
+): Promise<ScratchFacts | null> {
+  if (layers.length === 0) return null;
+  const described = layers.map(async ({ format }, place) => {
+    const { size } = await measure(join(dir, scratchLayerFile(place)));
+    return { format, size };
+  });
+  const sizes = await Promise.all(described);
+  const bytes = sizes[0]?.size ?? 0;
+  return { size_mib: bytes / (1024 * 1024), layers: sizes };
+}
+
+/** One file serves all who only read it; another file system than the snapshots' takes a copy. */
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (!isErrno(error, "EXDEV")) throw error;
+    await copyFile(from, to, fsConstants.COPYFILE_FICLONE | fsConstants.COPYFILE_EXCL);
+  }
+}
