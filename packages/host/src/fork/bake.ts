@@ -54,6 +54,7 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
     const probe = await deps.engine.probe(kernel);
     const machine = deps.engine.machine(probe, request);
     const staging = await reservation.stageBase();
+    deps.onStep("bake_staged");
     const workDir = await createWorkDir(deps.paths, {
       name: parentWorkName(),
       owner: deps.owner,
@@ -92,6 +93,7 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
     upperMib: null,
     scratch,
   });
+  plan.deps.onStep("bake_booted");
   const onAbort = (): void => void vm.stop();
   plan.signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -102,7 +104,9 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
     const session = await attachAgent(vm, firstAttachToken, bootTimeoutMs);
     const parent = { vm, session };
     const warmed = await whileAlive(vm, warmUp(plan, parent), () => guestDied(vm));
+    plan.deps.onStep("bake_warm");
     const freezeMs = await freezeParent(plan, parent);
+    plan.deps.onStep("bake_frozen");
     await vm.stop();
     await sparsify(staging.memoryFile);
     const facts = {
@@ -110,7 +114,9 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
       scratch: await describeLayers(scratch === null ? [] : [scratch], staging.dir),
     };
     plan.signal.throwIfAborted();
-    return await staging.publish(facts);
+    const info = await staging.publish(facts);
+    plan.deps.onStep("bake_published");
+    return info;
   } catch (error) {
     plan.signal.throwIfAborted();
     throw error;

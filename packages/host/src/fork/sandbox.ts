@@ -60,12 +60,15 @@ export class Sandbox {
   readonly id: SandboxId;
   /** The child, once it may be used. Rejects with why it never will. */
   readonly opened: Promise<Child>;
+  /** Resolves when it begins to end. */
+  readonly over: Promise<SandboxEnd>;
   /** Resolves when it has ended; to what could not be given back, if anything. */
   readonly ended: Promise<ForkdError | undefined>;
 
   readonly #options: SandboxOptions;
   readonly #lifecycle: Lifecycle;
   readonly #opening = Promise.withResolvers<Child>();
+  readonly #over = Promise.withResolvers<SandboxEnd>();
   readonly #ending = Promise.withResolvers<ForkdError | undefined>();
   readonly #abort = new AbortController();
   readonly #starting: Promise<void>;
@@ -86,6 +89,7 @@ export class Sandbox {
     this.id = parseSandboxId(options.journal.record.info.id);
     this.opened = this.#opening.promise;
     this.opened.catch(() => undefined);
+    this.over = this.#over.promise;
     this.ended = this.#ending.promise;
     this.#lifecycle = new Lifecycle({
       id: this.id,
@@ -209,6 +213,7 @@ export class Sandbox {
   #beginEnd(event: SandboxEvent): void {
     const cause = event === "overdue" ? this.#overdueCause() : this.#cause;
     this.#end = { ...cause, at_unix_ms: Date.now() };
+    this.#over.resolve(this.#end);
     const ended = endedError(this.id, this.#end);
     this.#opening.reject(this.#failure ?? ended);
     this.#abort.abort(ended);

@@ -29,6 +29,8 @@ import { createWorkDir } from "./work-dir.ts";
 const pingTimeoutMs = 3_000;
 /** For who asks something of a sandbox that is not open yet; longer than most starts take. */
 const openWaitMs = 30_000;
+/** From the break of a guest's channel to the news of its VMM's end. */
+const endSeenMs = 1_000;
 const isolationRank = { "vm-emulated": 0, vm: 1 } as const;
 
 /** One child of a spawn. */
@@ -153,17 +155,18 @@ export class Sandboxes {
 
   /** A call that its sandbox's end cut off is told of that end. */
   async #call<T>(id: SandboxId, work: (session: AgentSession) => Promise<T>): Promise<T> {
+    const sandbox = await this.#find(id);
     const session = await this.#session(id);
     try {
       return await work(session);
     } catch (error) {
-      const end = this.#live.get(id)?.info.end ?? (await this.#endOf(id));
-      throw end === null ? error : endedError(id, end);
+      if (session.failure === undefined) throw error;
+      // A channel is seen to break a moment before the end of the VMM that broke it.
+      const { promise: late, resolve } = Promise.withResolvers<undefined>();
+      const timer = setTimeout(resolve, endSeenMs, undefined);
+      const end = await Promise.race([sandbox.over, late]).finally(() => clearTimeout(timer));
+      throw end === undefined ? error : endedError(id, end);
     }
-  }
-
-  async #endOf(id: SandboxId): Promise<SandboxInfo["end"]> {
-    return (await this.#deps.history?.get(id))?.end ?? null;
   }
 
   async #session(id: SandboxId): Promise<AgentSession> {

@@ -36,7 +36,6 @@ export const journalSteps = [
   "bake_booted",
   "bake_warm",
   "bake_frozen",
-  "bake_described",
   "bake_published",
 ] as const;
 
