@@ -84,6 +84,8 @@ void json_escape(const char *text, char *out, size_t size);
 
 /* Starts the thread; it reads stdin, the signals and the pause's timer from now on. */
 void guard_start(uint64_t max_pause_ms);
+/* A descriptor that is readable when the program is to end, for those who wait for another. */
+int guard_end_fd(void);
 /* The monitor that `cont` goes to. */
 void guard_watch(int monitor_fd);
 /* Sends one whole line to the monitor, never into the middle of another. */

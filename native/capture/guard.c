@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -36,6 +37,8 @@ static struct {
   int monitor_fd;
   int signal_fd;
   int timer_fd;
+  /* Readable from the moment that the program is to end. */
+  int end_fd;
   bool go;
   /* `stop` is sent and `cont` is not. */
   bool stopped;
@@ -77,6 +80,7 @@ static void want_end(const char *code, const char *reason) {
     guard.code = code;
     guard.reason = reason;
     arm(last_resort_ms);
+    eventfd_write(guard.end_fd, 1);
   }
   resume_locked();
   pthread_cond_broadcast(&guard.changed);
@@ -147,11 +151,15 @@ void guard_start(uint64_t max_pause_ms) {
   guard.max_pause_ms = max_pause_ms == 0 ? pause_ms_max : max_pause_ms;
   block_signals();
   guard.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-  if (guard.signal_fd < 0 || guard.timer_fd < 0) fail_errno("start", "the guard");
+  guard.end_fd = eventfd(0, EFD_CLOEXEC);
+  bool opened = guard.signal_fd >= 0 && guard.timer_fd >= 0 && guard.end_fd >= 0;
+  if (!opened) fail_errno("start", "the guard");
   pthread_t thread;
   if (pthread_create(&thread, NULL, run, NULL) != 0) fail(CODE_SYSTEM, "no thread for the guard");
   pthread_detach(thread);
 }
+
+int guard_end_fd(void) { return guard.end_fd; }
 
 void guard_watch(int monitor_fd) {
   pthread_mutex_lock(&guard.lock);

@@ -44,21 +44,33 @@ static void take_event(const char *line, const char *name) {
   if (strcmp(name, "RESUME") == 0) qmp.resumed_us = stamp_of(line);
 }
 
+/* How long to wait for a line, and whether the guard may end the wait. */
+struct patience {
+  uint64_t deadline_us;
+  bool guarded;
+};
+
+static struct patience guarded_wait(void) {
+  return (struct patience){now_us() + answer_ms_max * 1000ull, true};
+}
+
 /* True when there is more to read before the deadline. */
-static bool readable_until(uint64_t deadline_us) {
+static bool readable_within(struct patience patience) {
   for (;;) {
     uint64_t now = now_us();
-    int wait_ms = now >= deadline_us ? 0 : (int)((deadline_us - now + 999) / 1000);
-    struct pollfd fd = {.fd = qmp.fd, .events = POLLIN};
-    int got = poll(&fd, 1, wait_ms);
-    if (got > 0) return true;
-    if (got == 0 && now_us() >= deadline_us) return false;
+    uint64_t left_us = now >= patience.deadline_us ? 0 : patience.deadline_us - now;
+    struct pollfd fds[] = {{.fd = qmp.fd, .events = POLLIN},
+                           {.fd = guard_end_fd(), .events = POLLIN}};
+    int got = poll(fds, patience.guarded ? 2 : 1, (int)((left_us + 999) / 1000));
     if (got < 0 && errno != EINTR) return false;
+    if (fds[0].revents != 0) return true;
+    if (got > 0) guard_check();
+    if (got == 0 && now_us() >= patience.deadline_us) return false;
   }
 }
 
 /* The next line, which is valid until the next call; NULL at the deadline or when QEMU is gone. */
-static const char *next_line(uint64_t deadline_us) {
+static const char *next_line(struct patience patience) {
   qmp.used -= qmp.taken;
   memmove(qmp.bytes, qmp.bytes + qmp.taken, qmp.used);
   qmp.taken = 0;
@@ -69,7 +81,7 @@ static const char *next_line(uint64_t deadline_us) {
       qmp.taken = (size_t)(end - qmp.bytes) + 1;
       return qmp.bytes;
     }
-    if (qmp.used == line_max || !readable_until(deadline_us)) return NULL;
+    if (qmp.used == line_max || !readable_within(patience)) return NULL;
     ssize_t got = recv(qmp.fd, qmp.bytes + qmp.used, line_max - qmp.used, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return NULL;
@@ -78,9 +90,9 @@ static const char *next_line(uint64_t deadline_us) {
 }
 
 /* The next line that is no event, after events were noted. */
-static const char *next_answer(uint64_t deadline_us) {
+static const char *next_answer(struct patience patience) {
   for (;;) {
-    const char *line = next_line(deadline_us);
+    const char *line = next_line(patience);
     char name[64];
     if (line == NULL) return NULL;
     if (!json_text(json_get(line, "event"), name, sizeof name)) return line;
@@ -90,9 +102,9 @@ static const char *next_answer(uint64_t deadline_us) {
 
 /* What the main thread sends has no id, what the guard sends has one. */
 static const char *answer_of(const char *command) {
-  uint64_t deadline_us = now_us() + answer_ms_max * 1000ull;
+  struct patience patience = guarded_wait();
   for (;;) {
-    const char *line = next_answer(deadline_us);
+    const char *line = next_answer(patience);
     if (line == NULL) fail(CODE_MONITOR, "the VMM did not answer to %.80s", command);
     if (json_get(line, "id") != NULL) continue;
     const char *value = json_get(line, "return");
@@ -128,7 +140,7 @@ static void connect_to(const char *path) {
 
 void qmp_open(const char *path) {
   connect_to(path);
-  const char *greeting = next_answer(now_us() + answer_ms_max * 1000ull);
+  const char *greeting = next_answer(guarded_wait());
   if (greeting == NULL || json_get(greeting, "QMP") == NULL) {
     fail(CODE_MONITOR, "%s: no greeting of QEMU; does another client use it?", path);
   }
@@ -174,9 +186,9 @@ void qmp_give_fd(int fd, unsigned set) {
 }
 
 bool qmp_await_resume(void) {
-  uint64_t deadline_us = now_us() + resume_ms_max * 1000ull;
+  struct patience patience = {now_us() + resume_ms_max * 1000ull, false};
   while (qmp.resumed_us == 0) {
-    const char *line = next_line(deadline_us);
+    const char *line = next_line(patience);
     char name[64];
     if (line == NULL) return false;
     if (json_text(json_get(line, "event"), name, sizeof name)) take_event(line, name);
