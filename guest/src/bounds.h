@@ -20,6 +20,9 @@
 /* A queue that would grow over this ends the session: the host does not read. */
 #define QUEUE_BYTES_MAX (24U << 20)
 
+#define VSOCK_BACKLOG 8
+#define VSOCK_KNOCK_MS 2000
+
 /* JSON. */
 #define JSON_DEPTH_MAX 32
 #define JSON_NODES_MAX 65536

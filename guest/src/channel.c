@@ -14,6 +14,7 @@ static struct watch watch;
 static struct wire wire;
 static struct buf queue;
 static bool end_stops;
+static bool listens; /* connections come one after the other, and end */
 static bool held;
 static size_t held_after; /* bytes that still go out while held */
 static bool reading_paused;
@@ -22,9 +23,14 @@ static bool starved; /* somebody saw channel_room() == 0 */
 /* Deferred to the loop, so that a frame written inside a handler does not re-enter it. */
 static struct timer flush_timer;
 
+static void drop(void) {
+  loop_unwatch(&watch);
+  close(watch.fd);
+}
+
 static void read_all(void) {
   static uint8_t chunk[65536];
-  while (!reading_paused) {
+  while (watch.active && !reading_paused) {
     ssize_t n = read(watch.fd, chunk, sizeof chunk);
     if (n > 0) {
       wire_read(&wire, chunk, (size_t)n);
@@ -35,13 +41,14 @@ static void read_all(void) {
       /* 0 from a port: no host is connected. Its arrival, like that of data, is an edge. */
       bool over = n == 0 || (errno != EAGAIN && errno != EPIPE);
       if (end_stops && over) loop_stop();
+      if (listens && over) drop();
       return;
     }
   }
 }
 
 static void write_all(void) {
-  while (queue.len > 0) {
+  while (watch.active && queue.len > 0) {
     size_t want = queue.len;
     if (held && want > held_after) want = held_after;
     if (want == 0) return;
@@ -75,15 +82,29 @@ static void on_channel(void *arg, uint32_t events) {
   serve(arg);
 }
 
-void channel_start(int fd, bool ends) {
-  end_stops = ends;
+static void serve_fd(int fd) {
   set_nonblocking(fd);
-  buf_init(&queue, QUEUE_BYTES_MAX);
-  wire_init(&wire, session_wire());
   /* Edge-triggered: a port without a host reports a hang-up for as long as that lasts, and a level
    * would wake the loop for ever. The kernel wakes the port's queue when a host connects, when data
    * arrives and when room for writing comes back, and each is an edge. */
   loop_watch(&watch, fd, EPOLLIN | EPOLLOUT | EPOLLET, on_channel, NULL);
+}
+
+void channel_start(int fd, bool ends) {
+  end_stops = ends;
+  buf_init(&queue, QUEUE_BYTES_MAX);
+  wire_init(&wire, session_wire());
+  listens = fd < 0;
+  if (!listens) serve_fd(fd);
+}
+
+void channel_replace(int fd) {
+  if (watch.active) drop();
+  /* What was on the way to or from the last host is nobody's: the next one begins with a token. */
+  session_end();
+  channel_clear();
+  held_after = 0;
+  serve_fd(fd);
 }
 
 struct wire *channel_wire(void) { return &wire; }

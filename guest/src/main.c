@@ -17,9 +17,9 @@
 #include "reap.h"
 #include "runtime.h"
 #include "tcp.h"
+#include "vsock.h"
 
-static void serve(int fd, bool test, unsigned tcp_port) {
-  channel_start(fd, test);
+static void serve(unsigned tcp_port) {
   if (tcp_port) tcp_start(tcp_port);
   loop_run();
 }
@@ -40,10 +40,13 @@ static void run_guest(void) {
   cells_init("/sys/fs/cgroup");
   reap_init();
   log_line("open the channel %s", options.channel);
-  int fd = channel_open_port(options.channel, DEVICE_WAIT_MS);
-  if (fd < 0) log_fatal("no virtio-serial port named %s", options.channel);
+  unsigned port = vsock_port(options.channel);
+  int fd = port ? -1 : channel_open_port(options.channel, DEVICE_WAIT_MS);
+  if (fd < 0 && !port) log_fatal("no virtio-serial port named %s", options.channel);
   log_line("serving");
-  serve(fd, false, TCP_PORT);
+  channel_start(fd, false);
+  if (port) vsock_start(port);
+  serve(TCP_PORT);
 }
 
 /* A whole number after an option. */
@@ -78,7 +81,8 @@ static void run_test(int argc, char **argv) {
   identity_simulate();
   loop_init();
   reap_init();
-  serve(fd, true, port);
+  channel_start(fd, true);
+  serve(port);
   job_kill_all();
   runtime_kill();
 }

@@ -9,5 +9,6 @@ void agent_node(void);
 void agent_recipe(void);
 void agent_hold(void);
 void agent_tcp(void);
+void agent_vsock(void);
 
 #endif

@@ -12,5 +12,6 @@ int main(void) {
   agent_recipe();
   agent_hold();
   agent_tcp();
+  agent_vsock();
   return tap_end();
 }
