@@ -41,7 +41,7 @@ test("any chain gives at every depth what was written, mapped, compacted and bra
       fc.array(pagesArb, { minLength: 1, maxLength: 5 }),
       fc.integer({ min: 1, max: 6 }),
       async (layers, runsMax) => {
-        await using chain = await makeChainStore({ overlays: { runsMax } });
+        await using chain = await makeChainStore({ overlays: { runsWanted: 1, runsMax } });
         const { store } = chain;
         const [base = new Map(), ...links] = layers;
         await writeBase(store, "s0", base);

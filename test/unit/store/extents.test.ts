@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { ForkdError } from "@forkd/api";
 import {
   coalesce,
+  coveredBytes,
   decodeExtents,
   type Extent,
   encodeExtents,
@@ -65,20 +66,38 @@ test("of two layers the upper counts wherever it has pages", () => {
   );
 });
 
-test("filled gaps leave at most so many runs, keep every page, and fill the smallest first", () => {
+test("filled gaps keep every page, the bounds, and add no more than there was unless they must", () => {
+  const bound = fc.integer({ min: 1, max: 20 });
   fc.assert(
-    fc.property(layerOf(0), fc.integer({ min: 1, max: 20 }), (model, runsMax) => {
+    fc.property(layerOf(0), bound, bound, (model, runsWanted, over) => {
+      const runsMax = runsWanted + over;
       const segments = segmentsOf(model);
-      const filled = fillGaps(segments, { runsMax, filler: 9 });
+      const filled = fillGaps(segments, { runsWanted, runsMax }, 9);
       assert.ok(isSorted(filled));
-      assert.ok(coalesce(filled).length <= Math.max(runsMax, 1));
+      const runs = coalesce(filled).length;
+      assert.ok(runs <= runsMax);
       const after = modelOf(filled);
       model.forEach((layer, i) => {
         if (layer !== null) assert.equal(after[i], layer);
       });
-      if (segments.length <= runsMax) assert.deepEqual(filled, segments);
+      const added = coveredBytes(filled) - coveredBytes(segments);
+      if (segments.length <= runsWanted) assert.equal(added, 0);
+      else if (runs < runsMax) assert.ok(added <= coveredBytes(segments));
     }),
   );
+});
+
+test("the smallest gaps are filled first, and only as far as is worth it", () => {
+  const at = (number: number) => ({ offset: number * pageBytes, length: pageBytes, layer: 0 });
+  const segments = [0, 2, 5, 30].map(at);
+  const runsOf = (runsWanted: number, runsMax: number) =>
+    coalesce(fillGaps(segments, { runsWanted, runsMax }, 1)).map(
+      ({ length }) => length / pageBytes,
+    );
+  assert.deepEqual(runsOf(4, 8), [1, 1, 1, 1]);
+  assert.deepEqual(runsOf(3, 8), [3, 1, 1]);
+  assert.deepEqual(runsOf(1, 8), [6, 1]);
+  assert.deepEqual(runsOf(1, 1), [31]);
 });
 
 test("a table survives being written and read", () => {

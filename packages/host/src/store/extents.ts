@@ -100,25 +100,42 @@ export function overlay(under: readonly Segment[], over: readonly Segment[]): Se
   return result;
 }
 
-/**
- * Adds segments of `filler` between segments until at most `runsMax` runs are left, the smallest
- * gaps first: each run costs a VMM a mapping, each filled gap costs bytes.
- */
+/** How many runs an image may have; each costs every VMM a mapping and a fault at its edge. */
+export interface RunBounds {
+  /** What is aimed at, while filling gaps costs no more bytes than the segments have. */
+  readonly runsWanted: number;
+  /** What is never exceeded, whatever it costs. */
+  readonly runsMax: number;
+}
+
+/** Fills gaps between segments with `filler`, the smallest first, until the bounds are met. */
 export function fillGaps(
   segments: readonly Segment[],
-  { runsMax, filler }: { readonly runsMax: number; readonly filler: number },
+  { runsWanted, runsMax }: RunBounds,
+  filler: number,
 ): Segment[] {
-  const gaps = segments.flatMap((segment, i) => {
+  const gaps = gapsOf(segments).sort((a, b) => a.length - b.length);
+  let runs = gaps.length + 1;
+  let bytesLeft = coveredBytes(segments);
+  const filled = gaps.filter(({ length }) => {
+    const isWorthIt = runs > runsWanted && length <= bytesLeft;
+    if (runs <= runsMax && !isWorthIt) return false;
+    runs -= 1;
+    bytesLeft -= length;
+    return true;
+  });
+  if (filled.length === 0) return [...segments];
+  const under = filled.map((gap) => ({ ...gap, layer: filler }));
+  return overlay(
+    under.sort((a, b) => a.offset - b.offset),
+    segments,
+  );
+}
+
+function gapsOf(segments: readonly Segment[]): Extent[] {
+  return segments.flatMap((segment, i) => {
     const before = segments[i - 1];
     const offset = before === undefined ? segment.offset : end(before);
     return offset < segment.offset ? [{ offset, length: segment.offset - offset }] : [];
   });
-  const surplus = gaps.length + 1 - runsMax;
-  if (surplus <= 0) return [...segments];
-  const filled = gaps
-    .sort((a, b) => a.length - b.length)
-    .slice(0, surplus)
-    .map((gap) => ({ ...gap, layer: filler }))
-    .sort((a, b) => a.offset - b.offset);
-  return overlay(filled, segments);
 }

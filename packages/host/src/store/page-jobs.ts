@@ -12,6 +12,7 @@ import {
   extentsMax,
   fillGaps,
   overlay,
+  type RunBounds,
   type Segment,
 } from "./extents.ts";
 import {
@@ -77,7 +78,7 @@ export interface ComposeJob {
   /** Oldest first. */
   readonly links: readonly Layer[];
   readonly memoryBytes: number;
-  readonly runsMax: number;
+  readonly bounds: RunBounds;
   /** The table of the result. */
   readonly extentsFile: string;
   /** Not written when there is one link whose own file will do. */
@@ -267,11 +268,11 @@ function stack(sources: readonly Source[], layers: readonly Layer[], memoryBytes
 }
 
 function compose(job: ComposeJob): ComposeFacts {
-  const { links, memoryBytes, runsMax } = job;
+  const { links, memoryBytes, bounds } = job;
   const files = [...links.map(({ file }) => file), job.base];
   return withLayers(files, (sources) => {
     const segments = stack(sources, links, memoryBytes);
-    const filled = fillGaps(segments, { runsMax, filler: links.length });
+    const filled = fillGaps(segments, bounds, links.length);
     const runs = coalesce(filled);
     const isCopied = links.length > 1 || filled.length !== segments.length;
     if (isCopied) copySegments(filled, sources, { path: job.imageFile, bytes: memoryBytes });
