@@ -221,8 +221,8 @@ function launcherArgs(request: VmmSpawn): string[] {
 export type NativeProcess = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /**
- * Starts a helper of ours that works beside a VMM; the caller ends it. It has a group of its own: an
- * interrupt at a terminal is for the owner. A start that fails is its "error" event.
+ * Starts a helper of ours that works beside a VMM; the caller ends it. It has a group of its own,
+ * since an interrupt at a terminal is for the owner. A start that fails is its "error" event.
  */
 export function startNative(
   name: NativeName,
