@@ -61,6 +61,8 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
 
     before(async () => {
       mcp = await open();
+      // From here on the client checks every result against its tool's schema.
+      await mcp.client.listTools();
       const { result } = await tool("spawn_sandboxes", { snapshot_tag: baked.tag });
       sandbox = (result as Listed[])[0]?.id ?? assert.fail();
     });
@@ -120,6 +122,19 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
       }
     });
 
+    test("shows and compacts the chain of a branch", async () => {
+      const info = await tool("get_snapshot_info", { tag });
+      assert.deepEqual([info["ancestors"], info["chain_depth"]], [[baked.tag], 1]);
+      const compact = await tool("compact_snapshot", { tag, to: `${tag}-flat` });
+      assert.equal(compact["tag"], `${tag}-flat`);
+      const { nodes } = await tool("get_lineage");
+      const names = (nodes as { name: string }[]).map((node) => node.name);
+      for (const name of [baked.tag, tag, `${tag}-flat`, sandbox]) assert.ok(names.includes(name));
+      const used = await ask("delete_snapshot", { tag: baked.tag });
+      assert.match(textOf(used), /^error snapshot_in_use: .*\nhint: .*cascade/);
+      await tool("delete_snapshot", { tag: `${tag}-flat` });
+    });
+
     test("create_snapshot says which file is missing", async () => {
       const paths = { kernel: "/no/kernel", rootfs: "/no/rootfs", boot_wait_secs: 0 };
       const refused = await ask("create_snapshot", { tag: `${tag}-made`, ...paths });
@@ -147,7 +162,7 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
       const { tools } = await mcp.client.listTools();
       for (const { name, inputSchema } of tools.filter((each) => !called.has(each.name))) {
         const names = inputSchema.required ?? [];
-        const args = Object.fromEntries(names.map((argument) => [argument, "no-such-thing"]));
+        const args = Object.fromEntries(names.map((argument) => [argument, `no-such-${argument}`]));
         const result = await ask(name, args);
         if (names.length === 0) structured(result);
         else assert.match(textOf(result), /^error \w+_not_found: .*\nhint: /, name);

@@ -263,7 +263,7 @@ describe("upstream's Python clients", { skip }, () => {
         assert.deepEqual([made["tag"], made["branched_from"]], ["mcp-branch", child.id]);
         await daemon.client.deleteSnapshot({ params: { tag: "mcp-branch" } });
       }
-      await fails("branch_sandbox", own({ mode: "live", measure_diff: true }), /400/);
+      await fails("branch_sandbox", own({ diff: true, measure_diff: true }), /400/);
     });
 
     test("create_snapshot says which file is missing", async () => {

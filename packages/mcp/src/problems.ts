@@ -20,6 +20,9 @@ const hints: Partial<Record<ErrorCode, string>> = {
   daemon_unreachable: "the operator must start forkd-controller, or name its address in FORKD_URL",
 };
 
+/** Where a program finds the failure; structured content has the shape of the tool's success. */
+const problemKey = "forkd/problem";
+
 /** A failed call, in words and as an object: code, message, hint, when to try again. */
 export function problemResult(error: ForkdError): CallToolResult {
   const { code, message, retryAfterSecs } = error;
@@ -28,6 +31,6 @@ export function problemResult(error: ForkdError): CallToolResult {
   return {
     isError: true,
     content: [{ type: "text", text: `error ${code}: ${message}\nhint: ${hint}${retry}` }],
-    structuredContent: { error: message, code, hint, retry_after_secs: retryAfterSecs },
+    _meta: { [problemKey]: { error: message, code, hint, retry_after_secs: retryAfterSecs } },
   };
 }

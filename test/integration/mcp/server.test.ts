@@ -108,6 +108,8 @@ test("a result is text for a model and an object for a program", async (context)
 
 test("a failure says what, why, and which tool to call", async (context) => {
   const { server, mcp } = await sessionFor(context);
+  // A client that has the tools' schemas checks results against them.
+  await mcp.client.listTools();
   const missing = await mcp.call("get_sandbox", { sandbox_id: "sb-none" });
   assert.equal(missing.isError, true);
   assert.equal(
@@ -115,11 +117,13 @@ test("a failure says what, why, and which tool to call", async (context) => {
     "error sandbox_not_found: sandbox 'sb-none' not found\n" +
       "hint: call list_sandboxes for the ids that there are",
   );
-  assert.deepEqual(missing.structuredContent, {
-    error: "sandbox 'sb-none' not found",
-    code: "sandbox_not_found",
-    hint: "call list_sandboxes for the ids that there are",
-    retry_after_secs: null,
+  assert.deepEqual(missing._meta, {
+    "forkd/problem": {
+      error: "sandbox 'sb-none' not found",
+      code: "sandbox_not_found",
+      hint: "call list_sandboxes for the ids that there are",
+      retry_after_secs: null,
+    },
   });
   server.service.fault = new ForkdError("busy", "too much at once", { retryAfterSecs: 7 });
   const busy = await mcp.call("spawn_sandboxes", { snapshot_tag: "base" });
