@@ -13,8 +13,8 @@ import type { FirecrackerApi } from "./api.ts";
 import { kernelCommandLine } from "./boot.ts";
 import { provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
-import { launch } from "./launch.ts";
-import { formatVersion } from "./version.ts";
+import { answered, launch } from "./launch.ts";
+import { formatVersion, parseVersion } from "./version.ts";
 
 /** As long as the trial of QEMU with KVM: a guest that runs says its first word in under a second. */
 const trialTimeoutMs = 8_000;
@@ -103,7 +103,7 @@ async function runTrial(
   });
   try {
     const spoke = sawMarker(process);
-    await process.orDeath(startTrial(api), "the KVM trial");
+    await answered(process, startTrial(host, api), "the KVM trial");
     const died = process.ended.then(() => false);
     const works = await withDeadline(Promise.race([spoke, died]), trialTimeoutMs, "the KVM trial");
     if (works) return { works, reason: "KVM: a guest kernel ran to its agent under Firecracker" };
@@ -117,7 +117,12 @@ async function runTrial(
   }
 }
 
-async function startTrial(api: FirecrackerApi): Promise<void> {
+async function startTrial(host: FirecrackerHost, api: FirecrackerApi): Promise<void> {
+  const { firecracker_version: runs } = await api.call("version", null);
+  if (formatVersion(parseVersion(runs)) !== formatVersion(host.version)) {
+    const asked = formatVersion(host.version);
+    throw new ForkdError("engine_unavailable", `${host.binary} is ${asked} and runs as ${runs}`);
+  }
   await api.call("machineConfig", { vcpu_count: 1, mem_size_mib: trialMemoryMib });
   await api.call("bootSource", {
     kernel_image_path: vmFiles.kernel,

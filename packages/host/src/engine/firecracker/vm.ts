@@ -37,6 +37,8 @@ export interface FirecrackerVmParts {
 
 /** A VM of Firecracker, booted, restored or adopted. */
 export class FirecrackerVm implements BootedVm, RestoredVm {
+  /** Its drives have no layers. */
+  readonly scratch = null;
   readonly timings: RestoreTimings;
   readonly ended: Promise<VmEnd>;
   readonly #parts: FirecrackerVmParts;
