@@ -24,7 +24,8 @@ const snapshot = (tag: string): SnapshotInfo => ({
   engine: "qemu",
 });
 
-const sandbox = (id: string, tag: string): SandboxInfo => ({
+/** What the API tells of a running sandbox. */
+export const sampleSandbox = (id: string, tag: string): SandboxInfo => ({
   id,
   snapshot_tag: tag,
   netns: null,
@@ -138,7 +139,7 @@ export class FakeService implements ForkService {
     await this.#work(request.signal);
     if (!this.snapshots.has(request.tag)) this.#missing("snapshot", request.tag);
     return Array.from({ length: request.count }, (_, index) => {
-      const info = sandbox(`sb-6553f100-${this.sandboxes.size}-${index}`, request.tag);
+      const info = sampleSandbox(`sb-6553f100-${this.sandboxes.size}-${index}`, request.tag);
       this.sandboxes.set(info.id, info);
       return { info, timings };
     });
