@@ -20,6 +20,7 @@ export interface TestDaemon {
   readonly url: string;
   readonly token: string;
   readonly process: ChildProcess;
+  readonly auditLog: string;
   /** SIGTERM, then the exit code. Sandboxes run on. */
   stop(): Promise<number | null>;
   /** Ends every sandbox, then the daemon. */
@@ -28,19 +29,31 @@ export interface TestDaemon {
   crash(): Promise<void>;
 }
 
-export async function startDaemon(dataDir: string): Promise<TestDaemon> {
+export interface DaemonOptions {
+  /** More of its command line. */
+  readonly flags?: readonly string[];
+  /** Directory to find programs in before all others. */
+  readonly programs?: string;
+}
+
+export async function startDaemon(
+  dataDir: string,
+  options: DaemonOptions = {},
+): Promise<TestDaemon> {
   const tmp = await makeTmpDir("daemon");
   const tokenFile = join(tmp.path, "token");
   writeFileSync(tokenFile, token, { mode: 0o600 });
   const log: string[] = [];
+  const auditLog = join(tmp.path, "audit.log");
   const child = spawn(
     join(repoRoot, "bin/forkd-controller"),
     [
       "serve",
       ...["--bind", "127.0.0.1:0", "--data-dir", dataDir, "--token-file", tokenFile],
-      ...["--audit-log", join(tmp.path, "audit.log")],
+      ...["--audit-log", auditLog],
+      ...(options.flags ?? []),
     ],
-    { stdio: ["ignore", "pipe", "pipe"] },
+    { env: environment(options), stdio: ["ignore", "pipe", "pipe"] },
   );
   const exited = once(child, "exit").then(() => child.exitCode);
   child.stderr.on("data", (data) => log.push(String(data)));
@@ -54,16 +67,21 @@ export async function startDaemon(dataDir: string): Promise<TestDaemon> {
   };
   try {
     const url = await listening(child, log);
-    return running(child, url, end);
+    return { ...running(child, url, end), auditLog };
   } catch (error) {
     await end("SIGTERM");
     throw error;
   }
 }
 
+function environment({ programs }: DaemonOptions): NodeJS.ProcessEnv {
+  if (programs === undefined) return process.env;
+  return { ...process.env, PATH: `${programs}:${process.env["PATH"]}` };
+}
+
 type End = (signal: NodeJS.Signals) => Promise<number | null>;
 
-function running(child: ChildProcess, url: string, end: End): TestDaemon {
+function running(child: ChildProcess, url: string, end: End): Omit<TestDaemon, "auditLog"> {
   const client = new Client({ url, token, fetch: checkedFetch(url, token) });
   const killAll = async (): Promise<number | null> => {
     if (child.exitCode === null && child.signalCode === null) {

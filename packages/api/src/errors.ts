@@ -55,7 +55,7 @@ export const errorTable = {
   internal: spec(500, "see the daemon's log; please report it with the output of forkd where"),
   engine_failed: spec(500, "retry; if it fails again, report what the VMM printed", 1),
   disk_shared: spec(500, "the VM was ended before it ran; report it with the daemon's log"),
-  identity_failed: spec(500, "the guest was killed because it could not be made unique; retry"),
+  identity_failed: spec(500, "the guest was killed because it could not be made unique; retry", 1),
   exec_failed: spec(500, "check that the guest answers: forkd ping --id ID"),
   tool_failed: spec(500, "run the command that the message names by hand"),
   state_corrupt: spec(500, "look at the file, then move it aside with: forkd leaks --fix"),

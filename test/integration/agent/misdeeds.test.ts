@@ -6,7 +6,7 @@ import { type TestContext, test } from "node:test";
 import { ForkdError } from "@forkd/api";
 import { exec, identify, ping } from "@forkd/host/agent/guest.ts";
 import { AgentSession, firstAttachToken } from "@forkd/host/agent/session.ts";
-import { falseIdentities, misdeeds } from "../../helpers/misdeeds.ts";
+import { type Consequence, falseIdentities, misdeeds } from "../../helpers/misdeeds.ts";
 import { type Answer, PlayedAgent } from "../../helpers/played-agent.ts";
 import { makeTmpDir } from "../../helpers/tmp.ts";
 

@@ -92,7 +92,7 @@ async function startChild(
   });
   const offset = began - plan.started;
   const { session, identity } = await open(plan, vm).catch((error: unknown) => {
-    throw new StartFailure(identityReason(error), error);
+    throw new StartFailure(identityReason(error), identityProblem(error));
   });
   deps.onStep("identity_proven");
   const timings: ChildTimings = {
@@ -124,7 +124,8 @@ async function restore(
     limits: group.limits,
     memory_limit_mib: group.limits.memory_limit_mib,
   };
-  await journal.write({ info });
+  const scratch = childLayers(snapshot, journal.workDir);
+  await journal.write({ info, diskLayers: scratch.map((layer, number) => ({ ...layer, number })) });
   signal.throwIfAborted();
   return await deps.engine.restore({
     workDir: journal.workDir,
@@ -132,7 +133,7 @@ async function restore(
     rootImage: snapshot.rootImage,
     memory: snapshot.memory,
     vmstateFile: snapshot.vmstateFile,
-    scratch: childLayers(snapshot, journal.workDir),
+    scratch,
     dieWithParent: !deps.sandboxesOutlive,
     cgroups: group.procsFiles,
   });
@@ -144,7 +145,7 @@ function requireOwnDisks({ deps, snapshot, id }: ChildPlan, vm: Vm): Promise<voi
 }
 
 /** What all children of a snapshot read. */
-function sharedFiles({ memory, vmstateFile, rootImage, scratch }: Snapshot): string[] {
+export function sharedFiles({ memory, vmstateFile, rootImage, scratch }: Snapshot): string[] {
   const pages = memory.overlay === null ? [] : [memory.overlay.file, memory.overlay.extents];
   const disk = (scratch?.layers ?? []).map(({ file }) => file);
   return [rootImage, memory.base, ...pages, vmstateFile, ...disk];
@@ -199,6 +200,14 @@ function requireProof(
 
 function identityReason(error: unknown): EndReason {
   return toForkdError(error).code === "deadline_exceeded" ? "identity_timeout" : "identity_failed";
+}
+
+/** Whatever its agent did instead of proving itself; the death of its VMM is told as it was. */
+function identityProblem(thrown: unknown): ForkdError {
+  const error = toForkdError(thrown);
+  if (error.code !== "agent_unavailable" && error.code !== "deadline_exceeded") return error;
+  const message = `the guest did not prove an identity of its own: ${error.message}`;
+  return new ForkdError("identity_failed", message, { cause: thrown });
 }
 
 function ended(id: SandboxId, end: VmEnd): ForkdError {
