@@ -33,6 +33,8 @@ export interface ScratchImage {
 /** A base and its links, oldest first; never empty. */
 export type Chain = readonly [base: Link, ...links: Link[]];
 
+type SeenLinks = Map<SnapshotTag, Promise<Link>>;
+
 /** Reads manifests and follows them to their parents. */
 export class ChainReader {
   readonly #paths: DataPaths;
@@ -62,12 +64,22 @@ export class ChainReader {
     return stored;
   }
 
+  /** A reader of many chains at one instant, which looks at each of their links once. */
+  atOnce(): (tag: SnapshotTag) => Promise<Chain> {
+    const seen: SeenLinks = new Map();
+    return (tag) => this.#follow(tag, seen);
+  }
+
   /**
    * The whole chain of a tag. Throws snapshot_not_found for the tag itself, snapshot_incomplete for
    * whatever is missing, too long, circular, or not what the links were made from.
    */
-  async resolve(tag: SnapshotTag): Promise<Chain> {
-    let head: [Link, ...Link[]] = [await this.#link(tag, await this.manifest(tag))];
+  resolve(tag: SnapshotTag): Promise<Chain> {
+    return this.#follow(tag, new Map());
+  }
+
+  async #follow(tag: SnapshotTag, seen: SeenLinks): Promise<Chain> {
+    let head: [Link, ...Link[]] = [await this.#look(tag, seen)];
     for (let parent = head[0].manifest.parent; parent !== null; ) {
       const child = head[0];
       if (head.length > limits.chainLinksMax) {
@@ -76,20 +88,20 @@ export class ChainReader {
       if (head.some((link) => link.tag === parent?.tag)) {
         throw broken(tag, `is its own ancestor, by way of '${parent.tag}'`);
       }
-      const stored = await this.#parentOf(child, parent.tag);
-      if (stored.sha256 !== parent.manifest_sha256) {
+      const link = await this.#parentOf(child, parent.tag, seen);
+      if (link.sha256 !== parent.manifest_sha256) {
         throw broken(child.tag, `was made from another '${parent.tag}' than the one that is there`);
       }
-      head = [await this.#link(parent.tag, stored), ...head];
-      parent = stored.manifest.parent;
+      head = [link, ...head];
+      parent = link.manifest.parent;
     }
     requireOneSize(head);
     return head;
   }
 
-  async #parentOf(child: Link, parent: SnapshotTag): Promise<StoredManifest> {
+  async #parentOf(child: Link, parent: SnapshotTag, seen: SeenLinks): Promise<Link> {
     try {
-      return await this.manifest(parent);
+      return await this.#look(parent, seen);
     } catch (error) {
       if (!(error instanceof ForkdError)) throw error;
       if (error.code !== "snapshot_not_found") throw error;
@@ -97,7 +109,16 @@ export class ChainReader {
     }
   }
 
-  async #link(tag: SnapshotTag, stored: StoredManifest): Promise<Link> {
+  #look(tag: SnapshotTag, seen: SeenLinks): Promise<Link> {
+    const known = seen.get(tag);
+    if (known !== undefined) return known;
+    const looking = this.#link(tag);
+    seen.set(tag, looking);
+    return looking;
+  }
+
+  async #link(tag: SnapshotTag): Promise<Link> {
+    const stored = await this.manifest(tag);
     const dir = layout.snapshotDir(this.#paths, tag);
     const { files, parent } = stored.manifest;
     const { vmstate, memory, diff, index } = snapshotFiles;

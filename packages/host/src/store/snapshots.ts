@@ -6,7 +6,7 @@ import {
 } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
-import { type Chain, ChainReader, type ScratchImage, scratchOf } from "./chain.ts";
+import { type Chain, ChainReader, type Link, type ScratchImage, scratchOf } from "./chain.ts";
 import { describeDetail, describeFailed, describeSnapshot } from "./describe.ts";
 import { requireFile, statOrUndefined } from "./files.ts";
 import { layout } from "./layout.ts";
@@ -90,7 +90,8 @@ export class SnapshotStore {
    */
   async open(tag: SnapshotTag): Promise<Snapshot> {
     this.#reservations.requireUsable(tag);
-    const chain = await this.#resolve(tag);
+    const chain = await this.#chains.resolve(tag);
+    await this.#requireRootImage(chain);
     await Promise.all(chain.map((link) => this.#verified.require(link)));
     const head = chain.at(-1) ?? chain[0];
     return {
@@ -112,7 +113,11 @@ export class SnapshotStore {
     const reserved = this.#reservations.unwritten();
     const hidden = new Set(reserved.map(({ tag }) => tag));
     const tags = (await this.#shelf.tags()).filter((tag) => !hidden.has(tag));
-    const found = await Promise.all(tags.map((tag) => this.#describe(tag)));
+    const glance: Glance = {
+      chainOf: this.#chains.atOnce(),
+      damageOf: once((link: Link) => this.#verified.knownDamage(link)),
+    };
+    const found = await Promise.all(tags.map((tag) => this.#describe(tag, glance)));
     const infos = found.filter((info) => info !== undefined);
     return [...infos, ...reserved.map(describeReserved)].sort((a, b) => (a.tag < b.tag ? -1 : 1));
   }
@@ -163,18 +168,19 @@ export class SnapshotStore {
     await this.#overlays.sweep();
   }
 
-  /** The chain, with its root image there. */
-  async #resolve(tag: SnapshotTag): Promise<Chain> {
-    const chain = await this.#chains.resolve(tag);
+  async #requireRootImage(chain: Chain): Promise<void> {
     const { manifest } = chain.at(-1) ?? chain[0];
     await requireFile(layout.rootImage(this.#paths, manifest.rootfs.sha256), undefined);
-    return chain;
   }
 
-  async #describe(tag: SnapshotTag): Promise<SnapshotInfo | undefined> {
+  async #describe(
+    tag: SnapshotTag,
+    { chainOf, damageOf }: Glance,
+  ): Promise<SnapshotInfo | undefined> {
     try {
-      const chain = await this.#resolve(tag);
-      const known = await Promise.all(chain.map((link) => this.#verified.knownDamage(link)));
+      const chain = await chainOf(tag);
+      await this.#requireRootImage(chain);
+      const known = await Promise.all(chain.map(damageOf));
       const damage = known.find((found) => found !== undefined);
       return damage === undefined ? describeSnapshot(chain) : this.#describeFailed(tag, damage);
     } catch (error) {
@@ -192,6 +198,21 @@ export class SnapshotStore {
     const createdAtUnix = Math.floor(stats.mtimeMs / 1000);
     return describeFailed({ tag, dir, createdAtUnix, stored, reason });
   }
+}
+
+/** All snapshots at one instant: what many of them have in common is looked at once. */
+interface Glance {
+  readonly chainOf: (tag: SnapshotTag) => Promise<Chain>;
+  readonly damageOf: (link: Link) => Promise<string | undefined>;
+}
+
+function once<In, Out>(work: (input: In) => Out): (input: In) => Out {
+  const known = new Map<In, Out>();
+  return (input) => {
+    const found = known.get(input) ?? work(input);
+    known.set(input, found);
+    return found;
+  };
 }
 
 function compactFacts({ tag, manifest }: Snapshot): SnapshotFacts {
