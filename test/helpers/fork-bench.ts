@@ -106,6 +106,8 @@ async function openJournal({ paths, owner, onStep }: ForkDeps, id: SandboxId): P
     snapshotSha256: "0".repeat(64),
     resources: [],
     process: null,
+    diskLayers: [],
+    nextLayer: null,
     attachTokens: [],
     end: null,
   };

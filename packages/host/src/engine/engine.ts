@@ -127,6 +127,26 @@ export interface DiskPivot {
   readonly overlay: string;
 }
 
+/** A layer of a running VM's scratch disk. Numbers grow with age, and are never given twice. */
+export interface NumberedLayer extends DiskLayer {
+  readonly number: number;
+}
+
+/** The scratch disk of a running VM. Its methods throw engine_failed, disk_full. */
+export interface ScratchDisk {
+  /** The number of the layer that is written now: at the restore, the place of the last one. */
+  top(): Promise<number>;
+  /** Makes the file of a layer and has it ready to take the writes of `under` in a capture. */
+  add(
+    layer: NumberedLayer,
+    options: { readonly under: number; readonly bytes: number },
+  ): Promise<DiskPivot>;
+  /** Lets go of layers that are not part of the disk, whether they were added or not. */
+  drop(layers: readonly number[]): Promise<void>;
+  /** Pulls all that lies between `base` and the top into the top, while the guest goes on. */
+  merge(range: { readonly top: number; readonly base: number }): Promise<void>;
+}
+
 /** New files, none of which may exist. */
 export interface CaptureFiles {
   readonly vmstate: string;
@@ -185,6 +205,8 @@ export interface CaptureResult {
 export interface Vm {
   readonly process: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
+  /** Null where the engine has none that can be branched. */
+  readonly scratch: ScratchDisk | null;
   /** Connects to the agent's channel; one connection at a time. */
   openChannel(): Promise<Duplex>;
   /** Stops the virtual CPUs at one instant. Idempotent. */

@@ -13,10 +13,12 @@ import type { AgentSession } from "../agent/session.ts";
 import type { CaptureResult } from "../engine/engine.ts";
 import { snapshotFiles } from "../store/layout.ts";
 import type { Reservation, Snapshot, SnapshotFacts, SnapshotStaging } from "../store/snapshots.ts";
+import { DiskTurn } from "./branch-disk.ts";
 import type { BranchOptions } from "./branch-options.ts";
 import type { Child } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
 import type { BranchScope } from "./sandbox.ts";
+import { describeLayers, keepLayers } from "./scratch.ts";
 
 /** A hold outlasts the longest pause by this, so that forks begin held: see requireHeld. */
 const holdBeyondPauseMs = 20_000;
@@ -45,10 +47,13 @@ export async function branchChild(order: BranchOrder): Promise<SnapshotInfo> {
       ? await reservation.stageFlat(parent)
       : await reservation.stageLink(parent);
   deps.onStep("branch_staged");
-  const captured = await capture(order, { session, staging });
+  const disk = await DiskTurn.begin(order);
+  const captured = await capture(order, { session, staging, disk }).finally(() => disk.settle());
+  await keepLayers(disk.frozen, staging.dir);
   deps.onStep("branch_captured");
   const diffMs = performance.now() - began;
-  const info = await staging.publish(factsOf(order, { session, captured, diffMs }));
+  const scratch = await describeLayers(disk.frozen, staging.dir);
+  const info = await staging.publish(factsOf(order, { session, captured, diffMs, scratch }));
   deps.onStep("branch_published");
   await scope.update({
     has_branched: true,
@@ -81,9 +86,15 @@ function withoutParent(info: SandboxInfo, what: string): ForkdError {
   });
 }
 
+interface CaptureParts {
+  readonly session: AgentSession;
+  readonly staging: SnapshotStaging;
+  readonly disk: DiskTurn;
+}
+
 async function capture(
   { deps, id, child, scope, options, parent }: BranchOrder,
-  { session, staging }: { readonly session: AgentSession; readonly staging: SnapshotStaging },
+  { session, staging, disk }: CaptureParts,
 ): Promise<CaptureResult> {
   let holdLeftMs = 0;
   const captured = await child.vm.capture({
@@ -95,7 +106,7 @@ async function capture(
       pages: staging.memoryFile,
       extents: staging.extentsFile,
     },
-    disks: [],
+    disks: disk.pivots,
     maxPauseMs: options.maxPauseMs,
     // Publishing syncs all files together.
     durable: false,
@@ -103,7 +114,7 @@ async function capture(
     afterResume: async () => {
       holdLeftMs = await thaw(session);
     },
-    onPivot: () => undefined,
+    onPivot: disk.onPivot,
     signal: scope.signal,
   });
   requireHeld(holdLeftMs);
@@ -118,13 +129,14 @@ interface Captured {
   readonly session: AgentSession;
   readonly captured: CaptureResult;
   readonly diffMs: number;
+  readonly scratch: SnapshotFacts["scratch"];
 }
 
 function factsOf(
   { id, child, options, parent }: BranchOrder,
-  { session, captured, diffMs }: Captured,
+  { session, captured, diffMs, scratch }: Captured,
 ): SnapshotFacts {
-  const { engine, machine, kernel, rootfs, agent, scratch } = parent.manifest;
+  const { engine, machine, kernel, rootfs, agent } = parent.manifest;
   const { identity } = child.journal.record.info;
   const measured = options.mode !== "full" || options.measureDiff;
   return {

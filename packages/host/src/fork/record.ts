@@ -2,12 +2,14 @@ import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import {
   ForkdError,
+  limits,
   type SandboxEnd,
   type SandboxInfo,
   sandboxEndSchema,
   sandboxInfoSchema,
 } from "@forkd/api";
 import { z } from "zod";
+import type { NumberedLayer } from "../engine/engine.ts";
 import { isErrno } from "../lib/atomic.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import { type Resource, resourceSchema } from "./resources.ts";
@@ -26,6 +28,12 @@ export const processIdentitySchema = z.object({
   bootId: z.string(),
 });
 
+const layerSchema = z.object({
+  number: z.int().min(0),
+  file: z.string().regex(/^\/[^\0]+$/),
+  format: z.enum(["raw", "qcow2"]),
+});
+
 const recordSchema = z.object({
   format: z.literal(recordFormat),
   phase: z.enum(["starting", "running", "ending"]),
@@ -34,6 +42,8 @@ const recordSchema = z.object({
   info: sandboxInfoSchema,
   snapshot_sha256: z.string().regex(/^[0-9a-f]{64}$/),
   resources: z.array(resourceSchema).max(resourcesMax),
+  disk_layers: z.array(layerSchema).max(2 * limits.scratchLayersMax),
+  next_layer: layerSchema.nullable(),
   process: processIdentitySchema.nullable(),
   attach_tokens: z.array(z.string().regex(/^[0-9a-f]{32}$/)).max(tokensMax),
   end: sandboxEndSchema.nullable(),
@@ -52,6 +62,10 @@ export interface SandboxRecord {
   readonly snapshotSha256: string;
   /** Written before each is taken, in that order. */
   readonly resources: readonly Resource[];
+  /** Of its scratch disk, oldest first; empty without one. */
+  readonly diskLayers: readonly NumberedLayer[];
+  /** What a branch is about to put on them: whether it has, only the VMM knows. */
+  readonly nextLayer: NumberedLayer | null;
   /** Null before it runs; until then its VMM is known by its current directory. */
   readonly process: ProcessIdentity | null;
   /** What the agent may be listening for, the likeliest last. */
@@ -70,6 +84,8 @@ export function renderRecord(record: SandboxRecord): string {
     info,
     snapshot_sha256: record.snapshotSha256,
     resources,
+    disk_layers: record.diskLayers,
+    next_layer: record.nextLayer,
     process,
     attach_tokens: record.attachTokens,
     end,
@@ -85,15 +101,21 @@ export async function readRecord(workDir: string): Promise<SandboxRecord | undef
 
 /** Throws state_corrupt. */
 export function parseRecord(path: string, text: string): SandboxRecord {
-  const {
-    boot_id,
-    snapshot_sha256,
-    attach_tokens,
-    format: _,
-    ...rest
-  } = parseState(path, text, recordSchema);
-  const renamed = { bootId: boot_id, snapshotSha256: snapshot_sha256, attachTokens: attach_tokens };
-  return { ...rest, ...renamed };
+  const record = parseState(path, text, recordSchema);
+  const { phase, outlives, info, resources, process, end } = record;
+  return {
+    phase,
+    outlives,
+    bootId: record.boot_id,
+    info,
+    snapshotSha256: record.snapshot_sha256,
+    resources,
+    diskLayers: record.disk_layers,
+    nextLayer: record.next_layer,
+    process,
+    attachTokens: record.attach_tokens,
+    end,
+  };
 }
 
 /** Throws state_corrupt with the file and what is wrong in it. */

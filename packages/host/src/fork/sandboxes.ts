@@ -245,6 +245,8 @@ export class Sandboxes {
       info: draftInfo(plan),
       snapshotSha256: plan.snapshot.manifestSha256,
       resources: [],
+      diskLayers: [],
+      nextLayer: null,
       process: null,
       attachTokens: [],
       end: null,

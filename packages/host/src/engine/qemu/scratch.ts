@@ -5,6 +5,9 @@ import { createQcow2 } from "./qcow2.ts";
 /** The device of the disk, by which its current top is found. */
 export const scratchDeviceId = "scratch";
 
+/** A full disk is the guest's to hear of: by itself QEMU would stop the VM and wait for room. */
+const scratchDevice = `virtio-blk-device,id=${scratchDeviceId},werror=report,rerror=report`;
+
 /** QEMU's name of the layer at a place in the chain, the oldest at 0. */
 export function layerNode(index: number): string {
   return `scratch-${index}`;
@@ -22,13 +25,15 @@ export function scratchArgs(layers: readonly DiskLayer[]): string[] {
   );
   return [
     ...nodes.flatMap((node) => ["-blockdev", JSON.stringify(node)]),
-    ...["-device", `virtio-blk-device,id=${scratchDeviceId},drive=${layerNode(top)}`],
+    ...["-device", `${scratchDevice},drive=${layerNode(top)}`],
   ];
 }
 
 export interface LayerUse {
   readonly index: number;
   readonly write: boolean;
+  /** Nothing lies below it yet: a capture puts it on another one. */
+  readonly loose?: true;
 }
 
 /**
@@ -36,10 +41,13 @@ export interface LayerUse {
  * not outlive its host, so the guest's flushes need not wait for the host's disk: publishing a
  * snapshot does.
  */
-export function layerNodes({ file, format }: DiskLayer, { index, write }: LayerUse): object[] {
+export function layerNodes(
+  { file, format }: DiskLayer,
+  { index, write, loose }: LayerUse,
+): object[] {
   const node = layerNode(index);
   const common = { "read-only": !write, cache: { direct: false, "no-flush": true } };
-  const below = index === 0 ? null : layerNode(index - 1);
+  const below = index === 0 || loose === true ? null : layerNode(index - 1);
   return [
     {
       ...common,

@@ -10,12 +10,14 @@ import type {
   CaptureSpec,
   RestoredVm,
   RestoreTimings,
+  ScratchDisk,
   VmEnd,
 } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
 import { agentSocketName } from "./argv.ts";
 import { captureQemu } from "./capture.ts";
 import type { Qmp } from "./qmp.ts";
+import { QemuScratch } from "./scratch-disk.ts";
 
 const channelTimeoutMs = 10_000;
 /** From the end of the process to the last bytes of its monitor. */
@@ -33,11 +35,13 @@ interface QemuVmParts {
 export class QemuVm implements BootedVm, RestoredVm {
   readonly timings: RestoreTimings;
   readonly ended: Promise<VmEnd>;
+  readonly scratch: ScratchDisk;
   readonly #parts: QemuVmParts;
 
   constructor(parts: QemuVmParts) {
     this.#parts = parts;
     this.timings = parts.timings;
+    this.scratch = new QemuScratch(parts.qmp);
     this.ended = parts.process.ended.then(async (end) => {
       const { promise: late, resolve } = Promise.withResolvers<void>();
       const timer = setTimeout(resolve, lastEventsMs);
