@@ -28,16 +28,24 @@ export class DiskGuard {
    * shares with others. Throws disk_shared: then the VM must not run, and is not remembered.
    */
   async admit(vm: Vm, name: string, readOnly: readonly string[]): Promise<void> {
-    const shared = new Map(readOnly.map((path) => [fileKey(path), path]));
+    const shared = readOnly.map((path) => ({ key: fileKey(path), path }));
     const files = await writableFiles(vm.process.pid);
     for (const file of files) {
-      if (shared.has(file.key)) throw refused(name, file, "others read");
-      const writer = this.#writers.get(file.key);
-      if (writer !== undefined && writer !== vm) {
-        throw refused(name, file, `the VM of ${this.#admitted.get(writer)?.name} writes`);
-      }
+      if (shared.some(({ key }) => key === file.key)) throw refused(name, file, "others read");
+      const writer = this.#writerBesides(vm, file);
+      if (writer !== undefined) throw refused(name, file, `the VM of ${writer} writes`);
+    }
+    for (const file of shared) {
+      const writer = this.#writerBesides(vm, file);
+      if (writer !== undefined) throw refused(writer, file, `the VM of ${name} reads`);
     }
     this.#remember(vm, { name, files: files.map(({ key }) => key) });
+  }
+
+  /** The name of another VM that can write the file. */
+  #writerBesides(vm: Vm, { key }: WritableFile): string | undefined {
+    const writer = this.#writers.get(key);
+    return writer === vm || writer === undefined ? undefined : this.#admitted.get(writer)?.name;
   }
 
   #remember(vm: Vm, admitted: Admitted): void {
