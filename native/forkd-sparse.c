@@ -4,8 +4,10 @@
  *   forkd-sparse data FILE TABLE    writes the extents of FILE that hold data
  *   forkd-sparse whole FILE TABLE   writes one extent, all of FILE
  *   forkd-sparse lay FILE ONTO      copies what FILE holds over the same places of ONTO
+ *   forkd-sparse apply FILE TABLE ONTO
+ *                                   copies the extents of TABLE, zeros too, over those of ONTO
  *
- * TABLE is new: (u64 offset, u64 length) pairs, little-endian, sorted, whole pages, apart from each
+ * TABLE is new, but for apply: (u64 offset, u64 length) pairs, little-endian, sorted, whole pages, apart from each
  * other. Prints the number of extents and of the bytes that they cover.
  *
  * A file system that keeps data in pieces larger than a page would call pages data that nobody
@@ -105,6 +107,10 @@ static void make_table(const char *file, const char *table_path, bool whole) {
   printf("%llu %llu\n", (unsigned long long)count, (unsigned long long)bytes);
 }
 
+static bool is_zero(const unsigned char *data, size_t len) {
+  return data[0] == 0 && memcmp(data, data + 1, len - 1) == 0;
+}
+
 static void copy_run(int from, int to, off_t start, off_t end) {
   static unsigned char piece[1 << 20];
   while (start < end) {
@@ -113,6 +119,12 @@ static void copy_run(int from, int to, off_t start, off_t end) {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("read");
     if (got == 0) refuse("it became shorter");
+    bool hole = is_zero(piece, (size_t)got) &&
+                fallocate(to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, got) == 0;
+    if (hole) {
+      start += got;
+      continue;
+    }
     for (ssize_t done = 0; done < got;) {
       ssize_t put = pwrite(to, piece + done, (size_t)(got - done), start + done);
       if (put < 0 && errno == EINTR) continue;
@@ -141,6 +153,49 @@ static void lay(const char *file, const char *onto) {
   printf("%llu %llu\n", (unsigned long long)count, (unsigned long long)bytes);
 }
 
+static uint64_t get_le64(const unsigned char *in) {
+  uint64_t value = 0;
+  for (int i = 7; i >= 0; i--) value = value << 8 | in[i];
+  return value;
+}
+
+/* False at the end of the table. */
+static bool read_entry(FILE *table, off_t at_least, off_t size, off_t *start, off_t *end) {
+  unsigned char entry[16];
+  size_t got = fread(entry, 1, sizeof entry, table);
+  if (got == 0 && feof(table)) return false;
+  if (got != sizeof entry) refuse("the table is cut off");
+  uint64_t offset = get_le64(entry);
+  uint64_t length = get_le64(entry + 8);
+  uint64_t bytes = (uint64_t)size;
+  bool sound = offset % page_bytes == 0 && length % page_bytes == 0 && length > 0 &&
+               offset >= (uint64_t)at_least && offset <= bytes && length <= bytes - offset;
+  if (!sound) refuse("an entry of the table is wrong");
+  *start = (off_t)offset;
+  *end = (off_t)(offset + length);
+  return true;
+}
+
+static void apply(const char *file, const char *table_path, const char *onto) {
+  int to = open_file(onto, O_WRONLY);
+  off_t size = size_of(to, false);
+  int from = open_file(file, O_RDONLY);
+  if (size_of(from, false) != size) refuse("its target has another size");
+  FILE *table = fdopen(open_file(table_path, O_RDONLY), "r");
+  if (!table) fail("fdopen");
+  uint64_t count = 0;
+  uint64_t bytes = 0;
+  off_t start = 0;
+  off_t end = 0;
+  while (path_in_use = table_path, read_entry(table, end, size, &start, &end)) {
+    path_in_use = file;
+    copy_run(from, to, start, end);
+    if (++count > table_entries_max) refuse("its table has too many entries");
+    bytes += (uint64_t)(end - start);
+  }
+  printf("%llu %llu\n", (unsigned long long)count, (unsigned long long)bytes);
+}
+
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "data") == 0) {
     make_table(argv[2], argv[3], false);
@@ -148,8 +203,11 @@ int main(int argc, char **argv) {
     make_table(argv[2], argv[3], true);
   } else if (argc == 4 && strcmp(argv[1], "lay") == 0) {
     lay(argv[2], argv[3]);
+  } else if (argc == 5 && strcmp(argv[1], "apply") == 0) {
+    apply(argv[2], argv[3], argv[4]);
   } else {
-    fprintf(stderr, "usage: forkd-sparse data|whole FILE TABLE | forkd-sparse lay FILE ONTO\n");
+    fprintf(stderr, "usage: forkd-sparse data|whole FILE TABLE | lay FILE ONTO |"
+                    " apply FILE TABLE ONTO\n");
     return 1;
   }
   return 0;
