@@ -12,7 +12,7 @@ runtime_packages="
   e2fsprogs:mkfs.ext4 zstd:zstd xz-utils:xz lz4:lz4 gcc:gcc make:make libc6-dev iproute2:ip
   crun:crun ca-certificates debian-archive-keyring util-linux:unshare tar:tar"
 test_packages="docker-registry:docker-registry python3:python3 git:git busybox-static:busybox
-  cpio:cpio procps:ps"
+  cpio:cpio procps:ps qemu-utils:qemu-img"
 # Without these some tests are skipped, which the run says.
 optional_packages="clang-14:clang-14 libclang-rt-14-dev python3-venv"
 
