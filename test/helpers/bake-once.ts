@@ -11,6 +11,7 @@ const [kind = "", tag = ""] = process.argv.slice(2);
 const warm: Readonly<Record<string, readonly string[]>> = {
   python: ["--warm", "python", "--import", "numpy"],
   node: ["--warm", "node"],
+  scratch: ["--warm", "python", "--import", "numpy", "--scratch-mib", "1024"],
 };
 const stepTimeoutMs = 8 * 60_000;
 

@@ -3,7 +3,8 @@ import { existsSync, globSync, mkdirSync, readFileSync, statSync } from "node:fs
 import { join, resolve } from "node:path";
 import { runChild } from "../runner/child.ts";
 
-export type BakedKind = "python" | "node";
+/** `scratch` is python with a scratch disk. */
+export type BakedKind = "python" | "node" | "scratch";
 
 /** A warm snapshot that suites share. Tests fork it and never change or remove it. */
 export interface Baked {

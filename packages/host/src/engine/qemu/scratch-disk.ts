@@ -42,7 +42,8 @@ export class QemuScratch implements ScratchDisk {
   }
 
   async drop(layers: readonly number[]): Promise<void> {
-    for (const number of layers) {
+    // Each still refers to the one below it.
+    for (const number of layers.toSorted((a, b) => b - a)) {
       const node = layerNode(number);
       for (const name of [node, `${node}-file`]) await this.#forget(name);
     }

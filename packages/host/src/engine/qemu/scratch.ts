@@ -52,6 +52,8 @@ export function layerNodes(
     {
       ...common,
       driver: "file",
+      // The file is reopened without the right to write once a branch puts another layer on it.
+      "auto-read-only": write,
       "node-name": `${node}-file`,
       filename: file,
       locking: "on",
