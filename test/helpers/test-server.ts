@@ -12,6 +12,7 @@ import {
 } from "@forkd/api";
 import type { AuditEntry } from "@forkd/host/daemon/audit.ts";
 import { createServer, type ServerConfig } from "@forkd/host/daemon/server.ts";
+import type { OperationEntry } from "@forkd/host/fork/audit-log.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import type { InjectOptions, LightMyRequestResponse } from "fastify";
 import { Contract } from "./contract.ts";
@@ -42,6 +43,7 @@ const contract = new Contract(openApiDocument(testConfig.version));
 export class TestServer {
   readonly service = new FakeService();
   readonly audited: AuditEntry[] = [];
+  readonly operations: OperationEntry[] = [];
   readonly app;
 
   constructor(config: Partial<ServerConfig> = {}) {
@@ -49,7 +51,12 @@ export class TestServer {
       service: this.service,
       config: { ...testConfig, ...config },
       log: silentLogger,
-      audit: { write: (entry) => this.audited.push(entry) },
+      audit: {
+        write: (entry) => {
+          if ("operation" in entry) this.operations.push(entry);
+          else this.audited.push(entry);
+        },
+      },
     });
   }
 

@@ -32,8 +32,9 @@ export const sandboxEndSchema = z.object({
 });
 export type SandboxEnd = z.infer<typeof sandboxEndSchema>;
 
-/** What a guest proved about itself before it was opened; see docs/guest-protocol.md. */
+/** What a guest proved about itself before it was opened; docs/fork-identity.md explains it. */
 export const attestationSchema = z.object({
+  /** How many forks lie between this guest and the boot of its first ancestor. */
   generation: z.int(),
   entropy_bytes: z.int(),
   crng_reseeded: z.boolean(),
@@ -43,6 +44,14 @@ export const attestationSchema = z.object({
   clock_uncertainty_ms: z.number().optional(),
   hostname: z.string(),
   machine_id: z.string(),
+  /** Null while a sandbox has no network of its own. */
+  mac: z.string().nullable().default(null),
+  ip: z.string().nullable().default(null),
+  /** Generators of warm runtimes that got a new seed: `random`, `numpy.random`, `Math.random`... */
+  reseeded: z.array(z.string()).default([]),
+  /** An eval from before the fork still ran: the runtime is reseeded before any other code runs. */
+  reseed_pending: z.boolean().default(false),
+  /** The executables of /etc/forkd/fork.d, in the order in which they ran. */
   hooks: z.array(z.object({ name: z.string(), ok: z.boolean(), detail: z.string().optional() })),
 });
 export type Attestation = z.infer<typeof attestationSchema>;

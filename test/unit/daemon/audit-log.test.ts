@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { type AuditEntry, AuditLog } from "@forkd/host/daemon/audit.ts";
+import type { AuditEntry } from "@forkd/host/daemon/audit.ts";
 import { jsonLogger } from "@forkd/host/daemon/json-log.ts";
+import { AuditLog } from "@forkd/host/fork/audit-log.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import { makeTmpDir } from "../../helpers/tmp.ts";
 

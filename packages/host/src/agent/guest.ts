@@ -72,7 +72,8 @@ export async function identify(
   const { steps_ms, ...proof } = await session.request(op, identityReplySchema, timeoutMs);
   const worked = Object.values(steps_ms).reduce((sum, ms) => sum + ms, 0);
   const underWay = Math.max(0, performance.now() - sent - worked);
-  return { ...proof, clock_uncertainty_ms: await settleClock(session, { underWay, timeoutMs }) };
+  const clock_uncertainty_ms = await settleClock(session, { underWay, timeoutMs });
+  return { ...proof, clock_uncertainty_ms, mac: null, ip: null };
 }
 
 /**

@@ -33,7 +33,19 @@ export const warmReplySchema = z.object({
 /** Longer than any identity may take. */
 const stepMsMax = 600_000;
 
-export const identityReplySchema = attestationSchema.extend({
+/** Text that people will read: bounded, and without what commands their terminal. */
+const told = (charsMax: number) => z.string().max(charsMax).transform(printable);
+
+const hookSchema = z.object({
+  name: told(256),
+  ok: z.boolean(),
+  detail: told(1024).optional(),
+});
+
+/** The guest's own words; what it has of the network is the host's business. */
+export const identityReplySchema = attestationSchema.omit({ mac: true, ip: true }).extend({
+  reseeded: z.array(told(64)).max(64).default([]),
+  hooks: z.array(hookSchema).max(64),
   /** What the guest spent on each step; the rest of the round trip was the way. */
   steps_ms: z.record(z.string().max(32), z.number().min(0).max(stepMsMax)).default({}),
 });

@@ -1,3 +1,4 @@
+import type { AuditLog } from "../fork/audit-log.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Context } from "./context.ts";
 import { teardownMs, untilStopped } from "./interrupt.ts";
@@ -19,12 +20,14 @@ export async function withService<T>(
   const { silentLogger } = await import("../lib/log.ts");
   const { withDeadline } = await import("../lib/deadline.ts");
   const { paths } = context.settings;
-  const service = await openForkService({
+  const opened = await openForkService({
     paths,
     owner: "cli",
     stateFile: null,
     log: silentLogger,
   });
+  await using audit = await openAudit(context);
+  const service = audit === undefined ? opened : await auditedService(opened, audit);
   const working = work(service);
   try {
     return await untilStopped(working, context.signal);
@@ -36,4 +39,26 @@ export async function withService<T>(
       await withDeadline(settled, settleMs, "tidying up").catch(() => undefined);
     } else await closed;
   }
+}
+
+/** The daemon's own log: who goes around the daemon is seen all the same. */
+async function openAudit({ settings, output }: Context): Promise<AuditLog | undefined> {
+  const { AuditLog } = await import("../fork/audit-log.ts");
+  const { auditLogDefault } = await import("../config/data-paths.ts");
+  const { silentLogger } = await import("../lib/log.ts");
+  const path = settings.env["FORKD_AUDIT_LOG"] || auditLogDefault(settings.paths.dataDir);
+  try {
+    return await AuditLog.open(path, silentLogger);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    output.warn(`what this command does is not audited: ${reason}`);
+    return undefined;
+  }
+}
+
+async function auditedService(service: ForkService, audit: AuditLog): Promise<ForkService> {
+  const { Operations } = await import("../fork/operations.ts");
+  const remote = `uid:${process.getuid?.() ?? -1}`;
+  const actor = { principal: "cli", remote, requestId: null } as const;
+  return { ...service, ...new Operations(service, audit).as(actor) };
 }

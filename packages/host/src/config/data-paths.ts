@@ -58,3 +58,8 @@ function pathsUnder({ dataDir, runDir, uid }: Roots): DataPaths {
     hotDir: join("/dev/shm", user, name),
   };
 }
+
+/** Where what is done with a data directory is audited, unless somebody says otherwise. */
+export function auditLogDefault(dataDir: string): string {
+  return dataDir === "/var/lib/forkd" ? "/var/log/forkd/audit.log" : join(dataDir, "audit.log");
+}

@@ -1,10 +1,8 @@
 import { ForkdError, type Route, routes } from "@forkd/api";
 import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Principal } from "../fork/audit-log.ts";
 import { pathOf } from "./request-path.ts";
 import { tokenMatcher } from "./token.ts";
-
-/** Who asked: `token` proved to know it, `local` was let in without, `none` was refused. */
-export type Principal = "token" | "local" | "none";
 
 declare module "fastify" {
   interface FastifyRequest {

@@ -1,9 +1,9 @@
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { ForkdError, limits } from "@forkd/api";
 import { z } from "zod";
 import type { DataPaths, Env } from "../config/data-paths.ts";
-import { resolveDataPaths } from "../config/data-paths.ts";
+import { auditLogDefault, resolveDataPaths } from "../config/data-paths.ts";
 import { layout } from "../store/layout.ts";
 import type { Bind } from "./bind.ts";
 import { formatBind, isLoopback, parseBind } from "./bind.ts";
@@ -129,10 +129,6 @@ function resolveConfig(options: ParsedOptions, env: Env, uid: number): DaemonCon
   };
   refuseExposure(config, options["allow-plain-http"]);
   return Object.freeze(config);
-}
-
-function auditLogDefault(dataDir: string): string {
-  return dataDir === "/var/lib/forkd" ? "/var/log/forkd/audit.log" : join(dataDir, "audit.log");
 }
 
 function optionalPath(path: string | undefined): string | null {

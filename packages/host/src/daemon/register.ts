@@ -9,7 +9,8 @@ import {
   type RouteResult,
   routes,
 } from "@forkd/api";
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Actor } from "../fork/operations.ts";
 import { clientSignal } from "./answered.ts";
 import { parseBody, parseQuery } from "./body.ts";
 
@@ -30,6 +31,7 @@ export interface RouteCall<N extends RouteName> {
   readonly body: RouteBody<N>;
   /** Aborts when the client goes away before the answer is sent. */
   readonly signal: AbortSignal;
+  readonly actor: Actor;
 }
 
 type RouteHandler<N extends RouteName> = (
@@ -44,6 +46,7 @@ type LooseHandler = (call: {
   readonly query: object;
   readonly body: unknown;
   readonly signal: AbortSignal;
+  readonly actor: Actor;
 }) => unknown;
 
 // Object.keys forgets that the table's keys are its names.
@@ -69,13 +72,18 @@ function registerRoute(app: FastifyInstance, route: Route, handler: LooseHandler
         const params = parseParams(request.params);
         const query = parseQuery(route, request.query);
         const body = parseBody(route, request.body);
-        const answer = await handler({ params, query, body, signal: clientSignal(reply) });
+        const signal = clientSignal(reply);
+        const answer = await handler({ params, query, body, signal, actor: actorOf(request) });
         reply.status(isWriting(route, answer) ? 202 : route.success.status);
         if (route.success.body === "text") reply.type("text/plain; version=0.0.4; charset=utf-8");
         return reply.send(answer);
       },
     });
   }
+}
+
+function actorOf({ principal, ip, id }: FastifyRequest): Actor {
+  return { principal, remote: ip, requestId: id };
 }
 
 function isWriting({ success }: Route, answer: unknown): boolean {

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { ForkdError, limits } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
+import { AuditLog } from "../fork/audit-log.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
-import { AuditLog } from "./audit.ts";
 import { formatBind } from "./bind.ts";
 import type { DaemonConfig } from "./config.ts";
 import { listen } from "./listen.ts";

@@ -3,10 +3,11 @@ import * as http from "node:http";
 import * as https from "node:https";
 import { ForkdError, limits } from "@forkd/api";
 import { type FastifyInstance, fastify } from "fastify";
+import { Operations } from "../fork/operations.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
 import { onAnswered } from "./answered.ts";
-import { type AuditSink, installAudit } from "./audit.ts";
+import { type DaemonAudit, installAudit } from "./audit.ts";
 import { installAuth } from "./auth.ts";
 import type { Bind } from "./bind.ts";
 import { installBodyParsers } from "./body.ts";
@@ -41,7 +42,7 @@ export interface ServerOptions {
   readonly service: ForkService;
   readonly config: ServerConfig;
   readonly log: Logger;
-  readonly audit: AuditSink;
+  readonly audit: DaemonAudit;
 }
 
 /** How often Node looks for clients that are too slow. */
@@ -80,7 +81,7 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   registerRoutes(app, {
     ...systemRoutes(config.version, metrics),
     ...snapshotRoutes(service, log),
-    ...sandboxRoutes(service),
+    ...sandboxRoutes(service, new Operations(service, audit)),
     ...guestRoutes(service),
   });
   return app;

@@ -1,5 +1,6 @@
 import { ForkdError, limits, type SandboxInfo } from "@forkd/api";
 import { askedLimits } from "../../fork/asked-limits.ts";
+import type { Operations } from "../../fork/operations.ts";
 import type { ForkService } from "../../fork/service.ts";
 import { requestGate } from "../gate.ts";
 import type { RouteHandlers } from "../register.ts";
@@ -10,18 +11,18 @@ type SandboxRoutes = Pick<
   "listSandboxes" | "createSandboxes" | "getSandbox" | "deleteSandbox" | "branchSandbox"
 >;
 
-export function sandboxRoutes(service: ForkService): SandboxRoutes {
+export function sandboxRoutes(service: ForkService, operations: Operations): SandboxRoutes {
   const spawns = requestGate(limits.concurrentSpawnsMax, "spawn requests");
   return {
     listSandboxes: async ({ query }) => {
       const live = service.listSandboxes();
       return query.ended ? [...live, ...(await service.listEndedSandboxes())] : live;
     },
-    createSandboxes: async ({ body, signal }) => {
+    createSandboxes: async ({ body, signal, actor }) => {
       const spawned = await spawns.run(() =>
         // The prefix is upstream's; its clients and its runbook search for it.
         prefixFaults("restore_many", () =>
-          service.spawn({
+          operations.as(actor).spawn({
             tag: body.snapshot_tag,
             count: body.n,
             limits: askedLimits(body),
@@ -33,15 +34,15 @@ export function sandboxRoutes(service: ForkService): SandboxRoutes {
       );
       return spawned.map(({ info }) => info);
     },
-    branchSandbox: ({ params, body }) =>
-      prefixFaults("branch", () => service.branch(params.id, body)),
+    branchSandbox: ({ params, body, actor }) =>
+      prefixFaults("branch", () => operations.as(actor).branch(params.id, body)),
     getSandbox: async ({ params, query }) => {
       const info = await service.getSandbox(params.id);
       if (!query.ended) requireNotDeleted(info);
       return info;
     },
-    deleteSandbox: async ({ params }) => {
-      await service.kill(params.id);
+    deleteSandbox: async ({ params, actor }) => {
+      await operations.as(actor).kill(params.id);
       return undefined;
     },
   };
