@@ -78,7 +78,7 @@ export class FakeFirecracker {
   /** An engine of it, not jailed unless `changes` say so. */
   engine(changes: Partial<FirecrackerOptions> = {}): FirecrackerEngine {
     return new FirecrackerEngine({
-      binary: this.binary,
+      find: async () => ({ firecracker: this.binary, jailer: this.jailer }),
       jail: null,
       cacheDir: join(this.dir, "cache"),
       cpuTemplate: null,

@@ -6,6 +6,7 @@ import { AgentLink } from "@forkd/host/fork/agent-link.ts";
 import { type Child, StartFailure } from "@forkd/host/fork/child.ts";
 import type { ForkDeps } from "@forkd/host/fork/deps.ts";
 import { DiskGuard } from "@forkd/host/fork/disk-guard.ts";
+import { onlyEngine } from "@forkd/host/fork/engines.ts";
 import { History } from "@forkd/host/fork/history.ts";
 import { Journal } from "@forkd/host/fork/journal.ts";
 import type { StateBounds } from "@forkd/host/fork/lifecycle.ts";
@@ -51,7 +52,7 @@ export async function openBench(dir: string, boundsMs?: StateBounds): Promise<Fo
   const deps: ForkDeps = {
     paths,
     owner,
-    engine: new QemuEngine(paths.cacheDir),
+    engines: onlyEngine(new QemuEngine(paths.cacheDir)),
     store: new SnapshotStore(paths, owner),
     limits: new LimitKeeper(paths),
     disks: new DiskGuard(),

@@ -18,7 +18,7 @@ describe("jailed Firecrackers", { skip }, () => {
   let dir: string;
   let world: FirecrackerWorld;
   const jailed = (fake: FakeFirecracker, uidCount: number = jailDefaults.uidCount) =>
-    fake.engine({ jail: { ...jailDefaults, uidCount, jailer: fake.jailer } });
+    fake.engine({ jail: { ...jailDefaults, uidCount } });
 
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), "forkd-fcj-"));
@@ -111,10 +111,21 @@ describe("jailed Firecrackers", { skip }, () => {
     await three.vm.stop();
   });
 
+  test("without a jailer there is no engine that is to have one", async () => {
+    const engine = world.fake.engine({
+      find: async () => ({ firecracker: world.fake.binary, jailer: null }),
+      jail: jailDefaults,
+    });
+    await assert.rejects(engine.version(), { code: "engine_unavailable", hint: /unjailed/ });
+  });
+
   test("a jailer that refuses fails the start with its words, and frees the user", async () => {
     const jailer = join(dir, "no-jailer");
     await mkdir(jailer);
-    const engine = world.fake.engine({ jail: { ...jailDefaults, uidCount: 1, jailer } });
+    const engine = world.fake.engine({
+      find: async () => ({ firecracker: world.fake.binary, jailer }),
+      jail: { ...jailDefaults, uidCount: 1 },
+    });
     for (let attempt = 0; attempt < 2; attempt += 1) {
       const start = Guest.restore({ ...world, engine }, world.frozen);
       await assert.rejects(start, { code: "engine_failed" });

@@ -34,8 +34,7 @@ interface AdoptScope extends StartScope {
 }
 
 async function adopt(deps: ForkDeps, journal: Journal, scope: AdoptScope): Promise<Child> {
-  const { process } = scope;
-  const vm = await adoptVm(deps, process, { workDir: journal.workDir, signal: scope.signal });
+  const vm = await adoptVm(deps, journal, scope);
   scope.holdVm(vm);
   await deps.disks.admit(vm, journal.record.info.id, []);
   // Whatever the last owner had paused it for is not going on any more.
@@ -50,10 +49,11 @@ async function adopt(deps: ForkDeps, journal: Journal, scope: AdoptScope): Promi
 
 /** A host under load may let a monitor wait: as long as the process lives, it is asked again. */
 async function adoptVm(
-  { engine, log }: ForkDeps,
-  process: ProcessIdentity,
-  { workDir, signal }: { readonly workDir: string; readonly signal: AbortSignal },
+  { engines, log }: ForkDeps,
+  { record, workDir }: Journal,
+  { process, signal }: AdoptScope,
 ): Promise<Vm> {
+  const engine = engines.get(record.info.engine);
   for (let attempt = 1; ; attempt += 1) {
     signal.throwIfAborted();
     try {

@@ -2,7 +2,7 @@ import { ForkdError, type SnapshotInfo } from "@forkd/api";
 import { freeze, warm } from "../agent/guest.ts";
 import type { HelloReply } from "../agent/messages.ts";
 import { type AgentSession, firstAttachToken } from "../agent/session.ts";
-import type { BootedVm, EngineProbe, Machine } from "../engine/engine.ts";
+import type { BootedVm, Engine, EngineProbe, Machine } from "../engine/engine.ts";
 import { resolveKernel } from "../kernel/resolve.ts";
 import { run } from "../lib/exec.ts";
 import type { GuestKernel } from "../store/kernels.ts";
@@ -51,8 +51,9 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
       vmlinuz: request.kernel?.vmlinuz ?? null,
       initrd: request.kernel?.initrd ?? null,
     });
-    const probe = await deps.engine.probe(kernel);
-    const machine = deps.engine.machine(probe, request);
+    const scratch = request.scratchMib !== undefined;
+    const { engine, probe } = await deps.engines.choose({ kernel, scratch });
+    const machine = engine.machine(probe, request);
     const staging = await reservation.stageBase();
     deps.onStep("bake_staged");
     const workDir = await createWorkDir(deps.paths, {
@@ -60,7 +61,7 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
       owner: deps.owner,
     });
     try {
-      return await capture({ ...order, deps, kernel, probe, machine, staging, workDir });
+      return await capture({ ...order, deps, engine, kernel, probe, machine, staging, workDir });
     } finally {
       await removeWorkDir(workDir, deps.owner);
     }
@@ -71,6 +72,7 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
 
 interface Plan extends BakeOrder {
   readonly deps: ForkDeps;
+  readonly engine: Engine;
   readonly kernel: GuestKernel;
   readonly probe: EngineProbe;
   readonly machine: Machine;
@@ -84,7 +86,7 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
   progress(`booting a parent: ${plan.machine.memoryMib} MiB, ${plan.machine.vcpus} vCPU, ${accel}`);
   plan.signal.throwIfAborted();
   const scratch = await makeParentScratch(staging.dir, plan.request.scratchMib, plan.signal);
-  const vm = await plan.deps.engine.boot({
+  const vm = await plan.engine.boot({
     workDir: plan.workDir,
     machine: plan.machine,
     kernel: plan.kernel,

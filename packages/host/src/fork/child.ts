@@ -127,7 +127,7 @@ async function restore(
   const scratch = childLayers(snapshot, journal.workDir);
   await journal.write({ info, diskLayers: scratch.map((layer, number) => ({ ...layer, number })) });
   signal.throwIfAborted();
-  return await deps.engine.restore({
+  return await deps.engines.get(snapshot.manifest.engine.name).restore({
     workDir: journal.workDir,
     machine: machineOf(snapshot),
     rootImage: snapshot.rootImage,

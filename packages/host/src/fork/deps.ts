@@ -1,9 +1,9 @@
 import type { DataPaths } from "../config/data-paths.ts";
-import type { Engine } from "../engine/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
 import type { DiskGuard } from "./disk-guard.ts";
+import type { Engines } from "./engines.ts";
 import type { History } from "./history.ts";
 import type { LimitKeeper } from "./limits.ts";
 import type { OnStep } from "./steps.ts";
@@ -11,7 +11,7 @@ import type { OnStep } from "./steps.ts";
 /** What every part of the domain works with; built once by openForkService. */
 export interface ForkDeps {
   readonly paths: DataPaths;
-  readonly engine: Engine;
+  readonly engines: Engines;
   readonly store: SnapshotStore;
   readonly limits: LimitKeeper;
   readonly disks: DiskGuard;

@@ -1,8 +1,8 @@
 import { rm } from "node:fs/promises";
 import { ForkdError, limits } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
+import { type EngineSettings, engineDefaults } from "../config/engine-settings.ts";
 import type { Engine } from "../engine/engine.ts";
-import { QemuEngine } from "../engine/qemu/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import { leftoverFiles } from "../lib/atomic.ts";
 import type { Logger } from "../lib/log.ts";
@@ -16,6 +16,7 @@ import { Branches } from "./branches.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
 import { DiskGuard } from "./disk-guard.ts";
+import { type Engines, onlyEngine, openEngines } from "./engines.ts";
 import { History } from "./history.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
@@ -36,7 +37,11 @@ export interface ServiceOptions {
   readonly branchConcurrency?: number;
   /** How long a guest may take to prove its identity. */
   readonly identityTimeoutMs?: number;
-  /** Another engine than QEMU, for tests. */
+  /** Which VMMs to use; absent: the best that works. */
+  readonly engines?: EngineSettings;
+  /** The PATH to look for VMMs on. */
+  readonly programPath?: string;
+  /** This engine and no other, for tests. */
   readonly engine?: Engine;
   /** Told of every step of the journal, for tests that stop there. */
   readonly onStep?: OnStep;
@@ -53,7 +58,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const store = new SnapshotStore(options.paths, owner);
   const deps: ForkDeps = {
     paths: options.paths,
-    engine: options.engine ?? new QemuEngine(options.paths.cacheDir),
+    engines: enginesOf(options),
     store,
     limits: new LimitKeeper(options.paths),
     disks: new DiskGuard(),
@@ -107,6 +112,15 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       await lock?.release();
     },
   };
+}
+
+function enginesOf({
+  engine,
+  engines = engineDefaults,
+  paths,
+  programPath,
+}: ServiceOptions): Engines {
+  return engine === undefined ? openEngines(paths, engines, programPath) : onlyEngine(engine);
 }
 
 /** Removes what processes that are gone have left: half snapshots, half images. */

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import {
+  type EngineName,
   type EvalRequest,
   type EvalResult,
   type ExecRequest,
@@ -54,6 +55,7 @@ export interface SandboxesOptions {
 
 /** The sandboxes of one owner: the live ones, and those that it remembers. */
 export class Sandboxes {
+  readonly #versions = new Map<EngineName, Promise<string>>();
   readonly #options: SandboxesOptions;
   readonly #deps: ForkDeps;
   readonly #live = new Map<SandboxId, Sandbox>();
@@ -62,7 +64,6 @@ export class Sandboxes {
     waitingMax: limits.queuedRestoresMax,
     what: "restores",
   });
-  #engineVersion: Promise<string> | undefined;
   readonly #spawning = new Set<Promise<unknown>>();
   #closed = false;
 
@@ -279,15 +280,23 @@ export class Sandboxes {
     if (this.#closed) throw new ForkdError("busy", "forkd is shutting down");
   }
 
+  /** Asked once: a VMM that is replaced under a daemon is known from its next start on. */
+  #versionOf(name: EngineName): Promise<string> {
+    const known = this.#versions.get(name);
+    if (known !== undefined) return known;
+    const asked = this.#deps.engines.get(name).version();
+    this.#versions.set(name, asked);
+    asked.catch(() => this.#versions.delete(name));
+    return asked;
+  }
+
   async #requireCompatible(snapshot: Snapshot, request: SpawnRequest): Promise<void> {
     const { tag } = snapshot;
     const { engine } = snapshot.manifest;
     requireScratch(snapshot, request.scratchMib);
-    this.#engineVersion ??= this.#deps.engine.version();
-    const version = await this.#engineVersion;
-    if (engine.name !== this.#deps.engine.name || engine.version !== version) {
-      const ours = `${this.#deps.engine.name} ${version}`;
-      const message = `snapshot '${tag}' is of ${engine.name} ${engine.version}, this host has ${ours}`;
+    const version = await this.#versionOf(engine.name);
+    if (engine.version !== version) {
+      const message = `snapshot '${tag}' is of ${engine.name} ${engine.version}, this host has ${version}`;
       throw new ForkdError("snapshot_incompatible", message);
     }
     const min = request.minIsolation;

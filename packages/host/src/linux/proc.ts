@@ -79,13 +79,16 @@ export async function waitUntilGone(
   return true;
 }
 
-/** Pids of the processes whose current directory is `dir`: how a VMM is known by its work dir. */
+/**
+ * Pids of the processes whose current directory is `dir` or below it: how a VMM is known by its work
+ * directory. One in a jail has its own in there.
+ */
 export async function processesIn(dir: string): Promise<number[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
   const found = await Promise.all(
     pids.map(async (pid) => {
       const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
-      return cwd === dir ? [Number(pid)] : [];
+      return cwd === dir || cwd?.startsWith(`${dir}/`) ? [Number(pid)] : [];
     }),
   );
   return found.flat();

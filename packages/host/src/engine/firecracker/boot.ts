@@ -8,6 +8,7 @@ import { machineCpu } from "./cpu.ts";
 import { agentPort, type JailUser, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
+import { requireNoScratch } from "./restore.ts";
 import { listenForKnock } from "./sockets.ts";
 import { FirecrackerVm } from "./vm.ts";
 
@@ -17,6 +18,7 @@ const guestCid = 3;
 
 /** Starts a parent. It runs when this resolves; its agent knocks when it has booted. */
 export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Promise<BootedVm> {
+  requireNoScratch(spec.scratch !== null);
   await createSparse(spec.memoryFile, spec.machine.memoryMib);
   const started = performance.now();
   const { process, api, journal } = await launch(host, {

@@ -21,18 +21,24 @@ import {
   type Flatten,
   timeoutDefaults,
 } from "./host.ts";
-import { type JailSettings, JailUsers } from "./jail.ts";
+import { type JailPolicy, JailUsers } from "./jail.ts";
 import { probeFirecracker } from "./probe.ts";
 import { restoreFirecracker } from "./restore.ts";
 import { capabilitiesOf, formatVersion, parseVersion, refusalOf } from "./version.ts";
 
 const versionTimeoutMs = 10_000;
 
+/** Programs of one release; absolute paths. */
+export interface FirecrackerPrograms {
+  readonly firecracker: string;
+  readonly jailer: string | null;
+}
+
 export interface FirecrackerOptions {
-  /** Absolute path of the program; null when there is none. */
-  readonly binary: string | null;
+  /** Where they are; null when there are none, which may change. */
+  readonly find: () => Promise<FirecrackerPrograms | null>;
   /** Null runs VMMs as ourselves, in nothing but their seccomp filters: for development. */
-  readonly jail: JailSettings | null;
+  readonly jail: JailPolicy | null;
   /** What probes remember is kept here. */
   readonly cacheDir: string;
   /** A template's name, or the path of one; null shows guests the host's CPU. */
@@ -95,11 +101,29 @@ export class FirecrackerEngine implements Engine {
     return this.#host;
   }
 
+  /** Throws engine_unavailable when there is to be a jail and cannot be. */
+  #jailWith({ jailer }: FirecrackerPrograms): FirecrackerHost["jail"] {
+    const { jail } = this.#options;
+    if (jail === null || this.#users === null) return null;
+    if (process.getuid?.() !== 0) {
+      throw new ForkdError("engine_unavailable", "Firecracker's jailer needs root", {
+        hint: unjail,
+      });
+    }
+    if (jailer !== null) return { settings: { ...jail, jailer }, users: this.#users };
+    throw new ForkdError("engine_unavailable", "Firecracker has no jailer beside it", {
+      hint: unjail,
+    });
+  }
+
   async #inspect(): Promise<FirecrackerHost> {
-    const { binary, jail, flatten, timeouts } = this.#options;
-    if (binary === null) {
+    const { find, flatten, timeouts } = this.#options;
+    const programs = await find();
+    if (programs === null) {
       throw new ForkdError("engine_unavailable", "Firecracker is not installed", { hint: howTo });
     }
+    const { firecracker: binary } = programs;
+    const jail = this.#jailWith(programs);
     const version = parseVersion(await askVersion(binary));
     const refusal = refusalOf(version);
     if (refusal !== null) throw new ForkdError("engine_unavailable", refusal, { hint: howTo });
@@ -107,13 +131,14 @@ export class FirecrackerEngine implements Engine {
       binary,
       version,
       capabilities: capabilitiesOf(version),
-      jail: jail === null || this.#users === null ? null : { settings: jail, users: this.#users },
+      jail,
       flatten,
       timeouts: { ...timeoutDefaults, ...timeouts },
     };
   }
 }
 
+const unjail = "install both programs, or for development say --firecracker-unjailed";
 const howTo = "install it with: forkd firecracker install --from FILE|URL --sha256 HASH";
 
 async function askVersion(binary: string): Promise<string> {

@@ -2,10 +2,8 @@ import { basename, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import type { JailUser } from "./files.ts";
 
-/** How VMMs are locked in; docs/firecracker.md. */
-export interface JailSettings {
-  /** The jailer of the same release as the VMM. */
-  readonly jailer: string;
+/** Whom locked-in VMMs run as; docs/firecracker.md. */
+export interface JailPolicy {
   /** Each VM gets a user of its own, from `uidFirst` on. */
   readonly uidFirst: number;
   readonly uidCount: number;
@@ -13,7 +11,12 @@ export interface JailSettings {
   readonly gid: number;
 }
 
-export const jailDefaults = { uidFirst: 820_000, uidCount: 10_000, gid: 820_000 } as const;
+export interface JailSettings extends JailPolicy {
+  /** The jailer of the same release as the VMM. */
+  readonly jailer: string;
+}
+
+export const jailDefaults: JailPolicy = { uidFirst: 820_000, uidCount: 10_000, gid: 820_000 };
 
 /** A VM has one directory, so one name in it will do. */
 const jailId = "vm";
@@ -63,10 +66,10 @@ export function jailerArgv(order: JailOrder): string[] {
 
 /** Users that no two live VMs share. */
 export class JailUsers {
-  readonly #settings: JailSettings;
+  readonly #settings: JailPolicy;
   readonly #taken = new Set<number>();
 
-  constructor(settings: JailSettings) {
+  constructor(settings: JailPolicy) {
     this.#settings = settings;
   }
 

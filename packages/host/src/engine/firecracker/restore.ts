@@ -14,6 +14,7 @@ export async function restoreFirecracker(
   spec: RestoreSpec,
 ): Promise<RestoredVm> {
   requireCpu(spec.machine.cpu);
+  requireNoScratch(spec.scratch.length > 0);
   // Firecracker is static, so no library of ours can lay an overlay over the base.
   const memory = spec.memory.overlay === null ? spec.memory.base : await host.flatten(spec.memory);
   const started = performance.now();
@@ -59,6 +60,14 @@ async function provideRestore(
     provide(spec.vmstateFile, join(dir, vmFiles.vmstate), user),
     provide(spec.rootImage, join(dir, vmFiles.root), user),
   ]);
+}
+
+/** Its disks are raw files, which cannot be layers over each other. */
+export function requireNoScratch(wanted: boolean): void {
+  if (!wanted) return;
+  throw new ForkdError("engine_failed", "Firecracker guests cannot have a scratch disk", {
+    hint: "bake without one, or with --engine qemu",
+  });
 }
 
 /**
