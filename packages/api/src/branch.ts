@@ -3,8 +3,8 @@ import { snapshotTagSchema } from "./ids.ts";
 import { limits } from "./limits.ts";
 
 /**
- * How a running sandbox becomes a snapshot. `full`: a snapshot of its own; `diff`: the changed pages
- * only, copied while the guest is stopped; `live`: the same, most of it copied while the guest runs.
+ * How a running sandbox becomes a snapshot. `full`: one that needs no other; `diff`: the changed
+ * pages only, copied while the guest stands; `live`: the same, most of it copied while it runs.
  */
 export const branchModeSchema = z.enum(["full", "diff", "live"]);
 export type BranchMode = z.infer<typeof branchModeSchema>;

@@ -21,9 +21,9 @@ export interface DiskOwner {
 }
 
 /**
- * The part of one branch that the scratch disk has: the layer that the guest writes is frozen at the
- * captured instant, and a new one takes its place. The record says beforehand what the new one will
- * be; after a crash the VMM says whether it is.
+ * The part of one branch that the scratch disk has: the layer that the guest writes is frozen at
+ * the captured instant, and a new one takes its place. The record says beforehand what the new one
+ * will be; after a crash the VMM says whether it is.
  */
 export class DiskTurn {
   readonly pivots: readonly DiskPivot[];
