@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from "commander";
 import { branchVerb } from "./commands/branch.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
+import { firecrackerInstallVerb } from "./commands/firecracker-install.ts";
 import { forkVerb } from "./commands/fork.ts";
 import { fromImageVerb } from "./commands/from-image.ts";
 import { imagesVerb } from "./commands/images.ts";
@@ -70,6 +71,8 @@ export function buildProgram(onVerb: OnVerb): Command {
   for (const verb of verbs) addVerb(program, verb, onVerb);
   const kernel = program.command("kernel").description("manage the guest kernels of this host");
   for (const verb of [kernelInstallVerb, kernelLsVerb]) addVerb(kernel, verb, onVerb);
+  const firecracker = program.command("firecracker").description("manage Firecracker's programs");
+  addVerb(firecracker, firecrackerInstallVerb, onVerb);
   for (const verb of hostVerbs) addVerb(program, verb, onVerb);
   return program;
 }
