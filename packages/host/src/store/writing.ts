@@ -1,3 +1,5 @@
+import { chmod, readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { ForkdError, limits, type SnapshotInfo, type SnapshotTag, toForkdError } from "@forkd/api";
 import { publishDir } from "../lib/atomic.ts";
 import type { ChainReader } from "./chain.ts";
@@ -10,6 +12,9 @@ import type { Shelf, ShelfOptions } from "./shelf.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { type StagedFiles, type StagingKind, sealStaged, stagedFiles } from "./staging.ts";
 import { makeStagingDir, removeTree } from "./staging-dirs.ts";
+
+/** Of every file of a published snapshot. */
+const publishedMode = 0o400;
 
 /** A directory being filled; nobody sees it before `publish`. */
 export interface SnapshotStaging extends StagedFiles {
@@ -130,6 +135,7 @@ export class Writing {
       publish: async (facts) => {
         const manifest = await sealStaged({ kind, dir, tag, facts, parent: chain, pages });
         await writeManifest(dir, manifest);
+        await makeReadOnly(dir);
         if (manifest.parent !== null) await requireParent(this.#options.chains, manifest.parent);
         await this.#publish(reserved, dir);
         return this.#remember(tag);
@@ -156,6 +162,11 @@ export class Writing {
     await verified.remember(chain.at(-1) ?? chain[0]);
     return describeSnapshot(chain);
   }
+}
+
+/** Who writes to what all children read does not do so by accident. */
+async function makeReadOnly(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) await chmod(join(dir, name), publishedMode);
 }
 
 function requireDepth({ tag, chain }: Snapshot): void {
