@@ -155,11 +155,14 @@ const kernelWords = [
   ...["mitigations=off", "nowatchdog", "no_timer_check", "systemd.unified_cgroup_hierarchy=1"],
 ];
 
+/** Less to translate than of `max`; what Debian and Node need. */
+const cpu = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+rdrand,+arat";
+
 function argvOf(spec: MachineSpec, agentSocket: string): string[] {
   const [root, files] = spec.disks;
   return [
     "qemu-system-x86_64",
-    ...["-M", "pc", "-cpu", "max,la57=off", "-accel", "tcg,thread=multi,tb-size=256"],
+    ...["-M", "pc", "-cpu", cpu, "-accel", "tcg,thread=multi,tb-size=256"],
     ...["-smp", String(spec.cpus), "-m", String(spec.memoryMib)],
     ...["-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio"],
     ...["-drive", `if=none,id=root,file=${root},format=raw,cache=unsafe`],
