@@ -4,6 +4,7 @@ import type { DataPaths } from "../config/data-paths.ts";
 import { fileIdentity, requireFile } from "./files.ts";
 import { layout, scratchLayerFile, snapshotFiles } from "./layout.ts";
 import { type Manifest, readManifest, type StoredManifest } from "./manifest.ts";
+import type { Layer } from "./page-jobs.ts";
 
 /** Manifests that stay parsed, newest use last. */
 const manifestsKeptMax = 1024;
@@ -16,6 +17,15 @@ export interface Link extends StoredManifest {
   readonly memoryFile: string;
   /** Null for a base of version 1. */
   readonly indexFile: string | null;
+  /** See fileIdentity; null for a base of version 1. */
+  readonly identity: LayerIdentity | null;
+}
+
+/** Which very files a layer was seen to be made of. */
+export interface LayerIdentity {
+  readonly vmstate: string;
+  readonly memory: string;
+  readonly index: string;
 }
 
 /** A file of a scratch disk: all of it, or what changed of the one below. */
@@ -33,15 +43,19 @@ export interface ScratchImage {
 /** A base and its links, oldest first; never empty. */
 export type Chain = readonly [base: Link, ...links: Link[]];
 
+interface Parsed {
+  readonly identity: string;
+  readonly stored: StoredManifest;
+  /** What its chain was when it was last followed. */
+  ancestors: readonly SnapshotTag[];
+}
+
 type SeenLinks = Map<SnapshotTag, Promise<Link>>;
 
 /** Reads manifests and follows them to their parents. */
 export class ChainReader {
   readonly #paths: DataPaths;
-  readonly #parsed = new Map<
-    string,
-    { readonly identity: string; readonly stored: StoredManifest }
-  >();
+  readonly #parsed = new Map<SnapshotTag, Parsed>();
 
   constructor(paths: DataPaths) {
     this.#paths = paths;
@@ -50,15 +64,15 @@ export class ChainReader {
   /** The manifest of a tag. Throws snapshot_not_found, snapshot_incomplete. */
   async manifest(tag: SnapshotTag): Promise<StoredManifest> {
     const dir = layout.snapshotDir(this.#paths, tag);
-    if ((await fileIdentity(dir)) === undefined) throw notFound(tag);
     const identity = await fileIdentity(join(dir, snapshotFiles.manifest));
+    if (identity === undefined && (await fileIdentity(dir)) === undefined) throw notFound(tag);
     const known = this.#parsed.get(tag);
     this.#parsed.delete(tag);
-    const stored =
-      identity !== undefined && known?.identity === identity
-        ? known.stored
-        : await readManifest(dir);
-    if (identity !== undefined) this.#parsed.set(tag, { identity, stored });
+    const isKnown = known !== undefined && known.identity === identity;
+    const stored = isKnown ? known.stored : await readManifest(dir);
+    if (identity !== undefined) {
+      this.#parsed.set(tag, isKnown ? known : { identity, stored, ancestors: [] });
+    }
     const [oldest] = this.#parsed.keys();
     if (oldest !== undefined && this.#parsed.size > manifestsKeptMax) this.#parsed.delete(oldest);
     return stored;
@@ -79,6 +93,8 @@ export class ChainReader {
   }
 
   async #follow(tag: SnapshotTag, seen: SeenLinks): Promise<Chain> {
+    // What it was made of last time is looked at all at once; it is checked below as ever.
+    for (const each of this.#parsed.get(tag)?.ancestors ?? []) void this.#look(each, seen);
     let head: [Link, ...Link[]] = [await this.#look(tag, seen)];
     for (let parent = head[0].manifest.parent; parent !== null; ) {
       const child = head[0];
@@ -96,6 +112,8 @@ export class ChainReader {
       parent = link.manifest.parent;
     }
     requireOneSize(head);
+    const known = this.#parsed.get(tag);
+    if (known !== undefined) known.ancestors = head.slice(0, -1).map((link) => link.tag);
     return head;
   }
 
@@ -114,6 +132,8 @@ export class ChainReader {
     if (known !== undefined) return known;
     const looking = this.#link(tag);
     seen.set(tag, looking);
+    // It may be looked at in advance, and then for nothing.
+    looking.catch(() => undefined);
     return looking;
   }
 
@@ -122,19 +142,17 @@ export class ChainReader {
     const dir = layout.snapshotDir(this.#paths, tag);
     const { files, parent } = stored.manifest;
     const { vmstate, memory, diff, index } = snapshotFiles;
-    const link: Link = {
-      ...stored,
-      tag,
-      dir,
-      vmstateFile: join(dir, vmstate),
-      memoryFile: join(dir, parent === null ? memory : diff),
-      indexFile: files.index === null ? null : join(dir, index),
-    };
-    await requireFile(link.vmstateFile, files.vmstate.size);
-    await requireFile(link.memoryFile, files.memory.size);
-    if (link.indexFile !== null) await requireFile(link.indexFile, files.index?.size);
-    await requireScratch(dir, stored.manifest);
-    return link;
+    const vmstateFile = join(dir, vmstate);
+    const memoryFile = join(dir, parent === null ? memory : diff);
+    const indexFile = files.index === null ? null : join(dir, index);
+    const [state, bytes, hashes] = await Promise.all([
+      requireFile(vmstateFile, files.vmstate.size),
+      requireFile(memoryFile, files.memory.size),
+      indexFile === null ? null : requireFile(indexFile, files.index?.size),
+      requireScratch(dir, stored.manifest),
+    ]);
+    const identity = hashes === null ? null : { vmstate: state, memory: bytes, index: hashes };
+    return { ...stored, tag, dir, vmstateFile, memoryFile, indexFile, identity };
   }
 }
 
@@ -159,6 +177,14 @@ function requireOneSize(chain: Chain): void {
   const mib = base.manifest.machine.memory_mib;
   const other = links.find(({ manifest }) => manifest.machine.memory_mib !== mib);
   if (other !== undefined) throw broken(other.tag, `has not the ${mib} MiB of RAM of its base`);
+}
+
+/** The memory files of links, in their order, for the work on pages. */
+export function layersOf(links: readonly Link[]): Layer[] {
+  return links.map(({ memoryFile, indexFile }) => ({
+    file: memoryFile,
+    extents: indexFile === null ? "scan" : { index: indexFile },
+  }));
 }
 
 export function notFound(tag: SnapshotTag): ForkdError {

@@ -1,5 +1,5 @@
 import type { BigIntStats, Stats } from "node:fs";
-import { open, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { basename } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../lib/atomic.ts";
@@ -21,33 +21,29 @@ export function statOrUndefined(path: string): Promise<Stats | undefined> {
  * when the directory of the file is renamed. Undefined when there is no such file.
  */
 export async function fileIdentity(path: string): Promise<string | undefined> {
-  const stats: BigIntStats | undefined = await stat(path, { bigint: true }).catch(
-    undefinedIfMissing,
-  );
-  if (stats === undefined) return undefined;
-  return [stats.dev, stats.ino, stats.size, stats.mtimeNs, stats.ctimeNs].join(":");
+  const stats = await stat(path, { bigint: true }).catch(undefinedIfMissing);
+  return stats === undefined ? undefined : identityOf(stats);
 }
 
-/** Throws snapshot_incomplete when it is no file of that size. */
-export async function requireFile(path: string, size: number | undefined): Promise<void> {
-  const stats = await statOrUndefined(path);
+function identityOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return [dev, ino, size, mtimeNs, ctimeNs].join(":");
+}
+
+/** The identity of a file; throws snapshot_incomplete when it is none of that size. */
+export async function requireFile(path: string, size: number | undefined): Promise<string> {
+  const stats = await stat(path, { bigint: true }).catch(undefinedIfMissing);
   if (stats === undefined || !stats.isFile()) {
     throw new ForkdError("snapshot_incomplete", `${basename(path)} is missing: ${path}`);
   }
-  if (size !== undefined && stats.size !== size) {
+  if (size !== undefined && Number(stats.size) !== size) {
     const message = `${path} has ${stats.size} bytes, the manifest says ${size}`;
     throw new ForkdError("snapshot_incomplete", message);
   }
+  return identityOf(stats);
 }
 
 /** Size and allocated bytes of a file that was just written. */
 export async function measure(path: string): Promise<{ size: number; physical_bytes: number }> {
   const stats = await stat(path);
   return { size: stats.size, physical_bytes: stats.blocks * blockBytes };
-}
-
-/** Flushes a file or a directory to the disk. */
-export async function syncPath(path: string): Promise<void> {
-  await using handle = await open(path, "r");
-  await handle.sync();
 }

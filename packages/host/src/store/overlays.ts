@@ -5,7 +5,7 @@ import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno } from "../lib/atomic.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import { acquireBuildLock } from "./build-lock.ts";
-import type { Chain } from "./chain.ts";
+import { type Chain, layersOf } from "./chain.ts";
 import type { RunBounds } from "./extents.ts";
 import { measure, statOrUndefined, undefinedIfMissing } from "./files.ts";
 import { claimHotDir, findStaleHotDirs } from "./hot-dir.ts";
@@ -172,10 +172,7 @@ export class OverlayCache {
     try {
       await this.#pages.run("compose", {
         base: base.memoryFile,
-        links: links.map(({ memoryFile, indexFile }) => ({
-          file: memoryFile,
-          extents: indexFile === null ? "scan" : { index: indexFile },
-        })),
+        links: layersOf(links),
         memoryBytes: memoryBytesOf(base.manifest),
         bounds: this.#limits,
         extentsFile: join(staging, "extents"),

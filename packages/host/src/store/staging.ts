@@ -1,7 +1,7 @@
 import { copyFile, link, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError, type SnapshotTag } from "@forkd/api";
-import type { Chain } from "./chain.ts";
+import { type Chain, layersOf } from "./chain.ts";
 import { measure } from "./files.ts";
 import { scratchLayerPattern, snapshotFiles } from "./layout.ts";
 import {
@@ -110,14 +110,6 @@ function sealMemory({ kind, dir, facts, parent, pages }: SealOrder): Promise<Ind
       return pages.run("flatten", { layers, memoryBytes, file, index: to });
     }
   }
-}
-
-/** A chain's memory files, oldest first. */
-export function layersOf(chain: Iterable<Chain[number]>): Layer[] {
-  return [...chain].map(({ memoryFile, indexFile }) => ({
-    file: memoryFile,
-    extents: indexFile === null ? "scan" : { index: indexFile },
-  }));
 }
 
 type Branch = SnapshotFacts["branch"];

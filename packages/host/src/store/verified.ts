@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { z } from "zod";
 import { replaceFile } from "../lib/atomic.ts";
-import type { Link } from "./chain.ts";
-import { fileIdentity, undefinedIfMissing } from "./files.ts";
+import type { LayerIdentity, Link } from "./chain.ts";
+import { undefinedIfMissing } from "./files.ts";
 import { memoryBytesOf } from "./manifest.ts";
 import type { PageWorkers } from "./pages.ts";
 
@@ -39,8 +39,8 @@ export class VerifiedLayers {
 
   /** Remembers that these files are right: they were hashed as they were written. */
   async remember(link: Link): Promise<void> {
-    const identity = await identify(link);
-    if (identity !== undefined) await this.#write(link.sha256, { ...identity, damage: null });
+    const { identity, sha256 } = link;
+    if (identity !== null) await this.#write(sha256, { ...identity, damage: null });
   }
 
   /**
@@ -57,11 +57,9 @@ export class VerifiedLayers {
   }
 
   /** What an earlier check found wrong with the files as they are, without a new one. */
-  async knownDamage(link: Link): Promise<string | undefined> {
-    if (link.indexFile === null) return undefined;
-    const identity = await identify(link);
-    if (identity === undefined) return undefined;
-    return (await this.#verdict(link.sha256, identity))?.damage ?? undefined;
+  async knownDamage({ sha256, identity }: Link): Promise<string | undefined> {
+    if (identity === null) return undefined;
+    return (await this.#verdict(sha256, identity))?.damage ?? undefined;
   }
 
   async forget(manifestSha256: string): Promise<void> {
@@ -70,8 +68,8 @@ export class VerifiedLayers {
   }
 
   async #check(link: Link): Promise<void> {
-    const identity = await identify(link);
-    if (identity === undefined) return;
+    const { identity } = link;
+    if (identity === null) return;
     const verdict = await this.#verdict(link.sha256, identity);
     const damage = verdict === undefined ? await this.#examine(link) : verdict.damage;
     if (verdict === undefined) await this.#write(link.sha256, { ...identity, damage });
@@ -101,7 +99,7 @@ export class VerifiedLayers {
   }
 
   /** What is remembered of exactly these files. */
-  async #verdict(sha256: string, identity: Identity): Promise<Verdict | undefined> {
+  async #verdict(sha256: string, identity: LayerIdentity): Promise<Verdict | undefined> {
     const known = this.#known.get(sha256);
     if (known !== undefined && isSame(known, identity)) return known;
     const stored = await this.#read(sha256);
@@ -154,20 +152,6 @@ export class VerifiedLayers {
   }
 }
 
-type Identity = Pick<Verdict, "vmstate" | "memory" | "index">;
-
-function isSame(a: Identity, b: Identity): boolean {
+function isSame(a: LayerIdentity, b: LayerIdentity): boolean {
   return a.vmstate === b.vmstate && a.memory === b.memory && a.index === b.index;
-}
-
-/** Undefined for a layer whose files are not all there, or that has no hashes. */
-async function identify(link: Link): Promise<Identity | undefined> {
-  if (link.indexFile === null) return undefined;
-  const [vmstate, memory, index] = await Promise.all([
-    fileIdentity(link.vmstateFile),
-    fileIdentity(link.memoryFile),
-    fileIdentity(link.indexFile),
-  ]);
-  if (vmstate === undefined || memory === undefined || index === undefined) return undefined;
-  return { vmstate, memory, index };
 }
