@@ -21,11 +21,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,6 +104,20 @@ static void write_state(void) {
   void *bytes = mmap(NULL, size, PROT_READ, MAP_SHARED, capture.state_fd, 0);
   if (bytes == MAP_FAILED) fail_errno("map", "the state");
   write_file(capture.options.vmstate, bytes, size, capture.options.sync);
+}
+
+/*
+ * The guest waits for this thread alone, for milliseconds: it runs before all that is no real-time
+ * work. Without the right to, it waits its turn.
+ */
+static void hurry(void) {
+  const struct sched_param first = {.sched_priority = 1};
+  sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &first);
+}
+
+static void relax(void) {
+  const struct sched_param usual = {.sched_priority = 0};
+  sched_setscheduler(0, SCHED_OTHER, &usual);
 }
 
 static void copy_round(enum scan_kind kind) {
@@ -189,8 +203,7 @@ static struct pause_times copy_stopped(void) {
 
 static void run_capture(uint64_t left) {
   guard_await_go();
-  /* The guest waits for this thread, so it goes first; without the right to, it waits its turn. */
-  setpriority(PRIO_PROCESS, 0, -10);
+  hurry();
   uint64_t go_us = now_us();
   if (capture.options.live) {
     left = copy_rounds(held_rounds_max, false);
@@ -205,7 +218,7 @@ static void run_capture(uint64_t left) {
 }
 
 static void finish(void) {
-  setpriority(PRIO_PROCESS, 0, 0);
+  relax();
   tracker_stop();
   forget_state();
   copier_flush(&capture.copier);
