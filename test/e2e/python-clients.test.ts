@@ -1,8 +1,11 @@
 /** The packages `forkd` and `forkd-mcp` from PyPI, unmodified, against our daemon. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { ForkdError, routes } from "@forkd/api";
-import { type Baked, ensureBaked } from "../helpers/baked.ts";
+import { type Baked, ensureBaked, repoRoot } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
@@ -15,6 +18,16 @@ const clients = needs === false ? await pythonClients() : { skip: needs };
 const skip = "skip" in clients ? clients.skip : false;
 const found = () => ("skip" in clients ? assert.fail(clients.skip) : clients);
 const withoutBranch = "branchSandbox" in routes ? false : "the daemon cannot branch yet";
+
+/** A port that nobody has now; another program may take it before it is used. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  return typeof address === "object" ? (address?.port ?? 0) : 0;
+}
 
 /** What upstream's clients read of the daemon's answers. */
 interface SandboxDict {
@@ -201,6 +214,67 @@ describe("upstream's Python clients", { skip }, () => {
     test("kill_sandbox ends it", async () => {
       assert.equal(await call("kill_sandbox", [child.id]), null);
       assert.deepEqual(await call("list_sandboxes"), []);
+    });
+  });
+
+  describe("forkd.Sandbox, which runs `forkd fork`", () => {
+    /** What the package reads when it is imported, and what our command does. */
+    const environment = () => ({
+      PATH: `${join(repoRoot, "bin")}:${process.env["PATH"]}`,
+      FORKD_TAG: baked.tag,
+      FORKD_DATA_DIR: data.path,
+    });
+    /** A network of its own, whose loopback interface has upstream's address of a guest. */
+    const ownNetwork = [
+      ...["unshare", "--net", "sh", "-euc"],
+      'ip link set lo up; ip address add 10.42.0.2/32 dev lo; exec "$@"',
+      "sh",
+    ];
+
+    async function usesSandbox(python: PythonSession): Promise<void> {
+      await python.make("sandbox", "Sandbox");
+      const call = (method: string, args: readonly unknown[] = [], kwargs: object = {}) =>
+        python.call(`sandbox.${method}`, args, kwargs);
+      const pong = (await call("ping")) as Record<string, unknown>;
+      assert.deepEqual([pong["pong"], pong["agent_lang"]], [true, "python"]);
+      const shell = await call("commands.run", ["echo out; echo err >&2; exit 3"]);
+      assert.deepEqual(shell, { stdout: "out\n", stderr: "err\n", exit_code: 3 });
+      const words = await call("commands.run", [["echo", "$HOME"]]);
+      assert.deepEqual(words, { stdout: "$HOME\n", stderr: "", exit_code: 0 });
+      const late = await call("commands.run", ["sleep 60"], { timeout: 1 });
+      assert.equal((late as { exit_code: number }).exit_code, -9);
+      const missing = (await call("commands.run", [["/no/such"]])) as Record<string, unknown>;
+      assert.equal(missing["exit_code"], 1);
+      assert.match(String(missing["stderr"]), /\/no\/such/);
+      assert.equal(await call("eval", ["numpy.zeros(2).tolist()"]), "[0.0, 0.0]");
+      await assert.rejects(call("eval", ["1/0"]), {
+        name: "RuntimeError",
+        message: /forkd eval: ZeroDivisionError/,
+      });
+      await call("kill");
+      await call("kill");
+      await assert.rejects(call("ping"), { name: "ConnectionRefusedError" });
+    }
+
+    test("on the address that FORKD_TARGET names, without any network", async () => {
+      const target = `127.0.0.1:${await freePort()}`;
+      await using python = new PythonSession(found(), { ...environment(), FORKD_TARGET: target });
+      await usesSandbox(python);
+    });
+
+    test("on upstream's address, where the loopback interface has it", async () => {
+      await using python = new PythonSession(found(), environment(), ownNetwork);
+      await usesSandbox(python);
+    });
+
+    test("an unknown tag is told with the command's own words", async () => {
+      const target = `127.0.0.1:${await freePort()}`;
+      const env = { ...environment(), FORKD_TAG: "no-such-tag", FORKD_TARGET: target };
+      await using python = new PythonSession(found(), env);
+      await assert.rejects(python.make("sandbox", "Sandbox"), {
+        name: "RuntimeError",
+        message: /exited with code 1:\n[\s\S]*^error: .*no-such-tag/m,
+      });
     });
   });
 

@@ -90,11 +90,19 @@ export class PythonSession implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #lines: Interface;
 
-  constructor({ python }: PythonClients, env: Readonly<Record<string, string>>) {
+  /** `before` are words that run the rest as a command, such as `nice`. */
+  constructor(
+    { python }: PythonClients,
+    env: Readonly<Record<string, string>>,
+    before: readonly string[] = [],
+  ) {
     const script = join(repoRoot, "test/fixtures/python-client.py");
-    this.#child = spawn(python, [script], {
+    const [program = python, ...words] = [...before, python, script];
+    this.#child = spawn(program, words, {
       env: { PATH: process.env["PATH"], HOME: process.env["HOME"], ...env },
       stdio: ["pipe", "pipe", "inherit"],
+      // A group of its own, so that what the package starts can be ended with it.
+      detached: true,
     });
     if (this.#child.stdout === null) throw new Error("there is no pipe from python");
     this.#lines = createInterface({ input: this.#child.stdout });
@@ -120,9 +128,19 @@ export class PythonSession implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const force = setTimeout(() => this.#child.kill("SIGKILL"), stopTimeoutMs);
     this.#child.stdin?.end();
-    if (this.#child.exitCode === null) await once(this.#child, "exit");
+    const force = setTimeout(() => this.#killGroup("SIGKILL"), stopTimeoutMs);
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode === null && signalCode === null) await once(this.#child, "exit");
     clearTimeout(force);
+    this.#killGroup("SIGTERM");
+  }
+
+  #killGroup(signal: NodeJS.Signals): void {
+    try {
+      if (this.#child.pid !== undefined) process.kill(-this.#child.pid, signal);
+    } catch {
+      // Nothing is left of it.
+    }
   }
 }

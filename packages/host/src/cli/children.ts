@@ -1,4 +1,13 @@
-import type { SandboxId, SandboxInfo, SnapshotTag } from "@forkd/api";
+import type {
+  EvalRequest,
+  EvalResult,
+  ExecRequest,
+  ExecResult,
+  Pong,
+  SandboxId,
+  SandboxInfo,
+  SnapshotTag,
+} from "@forkd/api";
 import { parseSandboxId } from "@forkd/api";
 import type { Client } from "@forkd/sdk";
 import type { ChildTimings, ForkService } from "../fork/service.ts";
@@ -36,7 +45,22 @@ export interface Brood {
   readonly readyMs: number;
   /** Milliseconds from the command to the last child's proven identity. */
   readonly totalMs: number;
-  readonly ping: (id: SandboxId) => Promise<unknown>;
+  readonly guests: Guests;
+}
+
+/** How a fork's children are talked to, wherever they run. */
+export interface Guests {
+  ping(id: SandboxId): Promise<Pong>;
+  exec(id: SandboxId, request: ExecRequest): Promise<ExecResult>;
+  eval(id: SandboxId, request: EvalRequest): Promise<EvalResult>;
+}
+
+function guestsOf(client: Client): Guests {
+  return {
+    ping: (id) => client.pingSandbox({ params: { id } }),
+    exec: (id, body) => client.execSandbox({ params: { id }, body }),
+    eval: (id, body) => client.evalSandbox({ params: { id }, body }),
+  };
 }
 
 /**
@@ -57,8 +81,9 @@ export async function withChildren<T>(
   const children = await spawnThere(context, daemon.client, order);
   try {
     const totalMs = performance.now() - startedAt;
-    const ping = (id: SandboxId): Promise<unknown> => daemon.client.pingSandbox({ params: { id } });
-    const brood = { children, daemonUrl: context.settings.daemonUrl, readyMs, totalMs, ping };
+    const { daemonUrl } = context.settings;
+    const guests = guestsOf(daemon.client);
+    const brood = { children, daemonUrl, readyMs, totalMs, guests };
     return await untilStopped(work(brood), context.signal);
   } finally {
     await killThere(daemon.client, children);
@@ -82,7 +107,7 @@ async function spawnHere(service: ForkService, order: ForkOrder): Promise<Brood>
     daemonUrl: null,
     readyMs: Math.max(...spawned.map((child) => child.timings.processMs)),
     totalMs: performance.now() - startedAt,
-    ping: (id) => service.ping(id),
+    guests: service,
   };
 }
 

@@ -36,14 +36,14 @@ export interface Target {
 const hostBytesMax = 253;
 
 /** `HOST:PORT`; an IPv6 host stands in brackets. */
-export function parseTarget(text: string): Target {
+export function parseTarget(text: string, flag = "--target"): Target {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2] ?? "";
   const port = parsePort(match?.[3] ?? "");
   if (host !== "" && host.length <= hostBytesMax && port !== undefined) return { host, port };
   throw usage(
-    `--target ${JSON.stringify(text.slice(0, 80))} is not HOST:PORT`,
-    "for example: --target 10.42.0.2:8888",
+    `${flag} ${JSON.stringify(text.slice(0, 80))} is not HOST:PORT`,
+    `for example: ${flag} 10.42.0.2:8888`,
   );
 }
 

@@ -1,4 +1,5 @@
 import { limits, type SandboxId } from "@forkd/api";
+import { Option } from "commander";
 import { parseTag } from "../bake.ts";
 import { type Brood, type ForkOrder, mapBounded, withChildren } from "../children.ts";
 import { addIgnoredOptions, noteIgnored, refuseTap } from "../compat-options.ts";
@@ -6,6 +7,7 @@ import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { formatMs, summarize } from "../format.ts";
 import type { Output } from "../output.ts";
+import { parseTarget, type Target } from "../parse.ts";
 import {
   addSpawnOptions,
   parseCount,
@@ -16,6 +18,7 @@ import {
 import { defineVerb } from "../verb.ts";
 
 interface ForkOptions extends ForkOrder {
+  readonly agentListen: Target | null;
   readonly settleSecs: number;
   readonly ignored: readonly string[];
 }
@@ -67,7 +70,7 @@ function printIdentity(output: Output, brood: Brood): void {
 async function answering(output: Output, brood: Brood): Promise<SandboxId[]> {
   const answers = await mapBounded(brood.children, async ({ id }) => {
     try {
-      await brood.ping(id);
+      await brood.guests.ping(id);
       return id;
     } catch (error) {
       output.warn(`${id} does not answer: ${error instanceof Error ? error.message : error}`);
@@ -75,6 +78,39 @@ async function answering(output: Output, brood: Brood): Promise<SandboxId[]> {
     }
   });
   return answers.filter((id) => id !== undefined);
+}
+
+/** Upstream's address of an only child. */
+const agentAddress: Target = { host: "10.42.0.2", port: 8888 };
+
+/**
+ * The only child's agent on this host, for clients that know nothing but its address: where the
+ * user says, else at upstream's address when the loopback interface has that.
+ */
+async function openDoor(
+  { output }: Context,
+  { agentListen }: ForkOptions,
+  { children, guests }: Brood,
+): Promise<AsyncDisposable | undefined> {
+  const [child, second] = children;
+  if (child === undefined || second !== undefined) return undefined;
+  const { isOwnAddress, openAgentDoor } = await import("../agent-door.ts");
+  if (agentListen === null && !isOwnAddress(agentAddress.host)) return undefined;
+  const target = agentListen ?? agentAddress;
+  try {
+    const door = await openAgentDoor(target, {
+      ping: () => guests.ping(child.id),
+      exec: (request) => guests.exec(child.id, request),
+      eval: (request) => guests.eval(child.id, request),
+    });
+    output.progress(`${child.id} answers on ${target.host}:${target.port}`);
+    return door;
+  } catch (error) {
+    // Nobody asked for it: another fork may have the address.
+    if (agentListen !== null) throw error;
+    output.warn(`${child.id} has no door: ${error instanceof Error ? error.message : error}`);
+    return undefined;
+  }
 }
 
 async function live(context: Context, options: ForkOptions, brood: Brood): Promise<number> {
@@ -107,16 +143,24 @@ export const forkVerb = defineVerb<ForkOptions>({
       .name("fork")
       .description("fork children, see that they live for a while, end them")
       .requiredOption("-n, --n <count>", `how many, 1 to ${limits.spawnCountMax}`)
-      .option("--settle-secs <secs>", "how long they live before they are asked", "2");
+      .option("--settle-secs <secs>", "how long they live before they are asked", "2")
+      .addOption(
+        new Option(
+          "--agent-listen <host:port>",
+          "serve an only child's agent there, for the Python client; a loopback address",
+        ).env("FORKD_TARGET"),
+      );
     addSpawnOptions(command);
     return addIgnoredOptions(command, ["keepWorkdir"]);
   },
   parse: ({ flags }) => {
     refuseUnsupported(flags);
     refuseTap(flags);
+    const target = flags.text("agentListen");
     return {
       tag: parseTag(flags),
       count: parseCount(flags),
+      agentListen: target === undefined ? null : parseTarget(target, "--agent-listen"),
       limits: parseLimits(flags),
       ...parseScratch(flags),
       settleSecs: flags.integer("settleSecs", { min: 0, max: settleMaxSecs }),
@@ -126,6 +170,13 @@ export const forkVerb = defineVerb<ForkOptions>({
   run: (context, options) => {
     for (const note of options.ignored) context.output.warn(note);
     context.output.progress(`forking ${options.count} of ${options.tag}`);
-    return withChildren(context, options, (brood) => live(context, options, brood));
+    return withChildren(context, options, async (brood) => {
+      const door = await openDoor(context, options, brood);
+      try {
+        return await live(context, options, brood);
+      } finally {
+        await door?.[Symbol.asyncDispose]();
+      }
+    });
   },
 });
