@@ -141,6 +141,8 @@ void target_open(struct target *target, const struct options *options);
 void target_read(const struct target *target, const struct run *runs, size_t count, uint8_t *to);
 /* Ends the program unless the process lives: then all that was read was read from it. */
 void target_require_alive(const struct target *target);
+/* After a failed call: ends the program because the process ended, if that is the reason. */
+void target_blame_end(const struct target *target);
 
 /* ---- scan.c: which pages are the guest's own ---- */
 

@@ -113,6 +113,7 @@ void scan_protect(const struct target *target) {
   request.vec_len = 0;
   while (request.start < request.end) {
     if (ioctl(target->pagemap_fd, FORKD_PAGEMAP_SCAN, &request) < 0 && errno != EINTR) {
+      target_blame_end(target);
       fail(CODE_LIVE, "the kernel does not protect the VMM's RAM: %s", strerror(errno));
     }
     request.start = request.walk_end;
@@ -127,7 +128,7 @@ static void scan_by_ioctl(const struct target *target, enum scan_kind kind,
     int count = ioctl(target->pagemap_fd, FORKD_PAGEMAP_SCAN, &request);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
-      target_require_alive(target);
+      target_blame_end(target);
       fail_errno("scan", "the VMM's page map");
     }
     for (int i = 0; i < count; i++) {
@@ -147,7 +148,7 @@ static void scan_by_reading(const struct target *target, struct run_list *found)
     off_t at = (off_t)((target->ram_address / page_size + page) * sizeof *words);
     ssize_t got = pread(target->pagemap_fd, scratch, want * sizeof *words, at);
     if (got < (ssize_t)sizeof *words) {
-      target_require_alive(target);
+      target_blame_end(target);
       fail_errno("read", "the VMM's page map");
     }
     uint64_t count = (uint64_t)got / sizeof *words;

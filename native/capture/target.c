@@ -15,8 +15,12 @@
 
 #include "capture.h"
 
-/* IOV_MAX of Linux (uio.h). */
-enum { vectors_max = 1024 };
+enum {
+  /* IOV_MAX of Linux (uio.h). */
+  vectors_max = 1024,
+  /* From the loss of a process's memory to its end. */
+  end_ms_max = 500,
+};
 
 /* A file whose mappings are the RAM. */
 struct layer {
@@ -129,9 +133,17 @@ void target_open(struct target *target, const struct options *options) {
   target_require_alive(target);
 }
 
-void target_require_alive(const struct target *target) {
+static void require_alive_after(const struct target *target, int wait_ms) {
   struct pollfd ended = {.fd = target->pidfd, .events = POLLIN};
-  if (poll(&ended, 1, 0) != 0) fail(CODE_GONE, "the VMM ended");
+  if (poll(&ended, 1, wait_ms) != 0) fail(CODE_GONE, "the VMM ended");
+}
+
+void target_require_alive(const struct target *target) { require_alive_after(target, 0); }
+
+void target_blame_end(const struct target *target) {
+  int error = errno;
+  require_alive_after(target, end_ms_max);
+  errno = error;
 }
 
 static void read_batch(const struct target *target, const struct run *runs, size_t count,
@@ -147,8 +159,8 @@ static void read_batch(const struct target *target, const struct run *runs, size
   struct iovec local = {.iov_base = to, .iov_len = bytes};
   ssize_t got = process_vm_readv(target->pid, &local, 1, remote, count, 0);
   if (got >= 0 && (size_t)got == bytes) return;
-  target_require_alive(target);
   if (got >= 0) errno = EFAULT;
+  target_blame_end(target);
   fail_errno("read", "the VMM's memory");
 }
 

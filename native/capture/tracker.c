@@ -59,6 +59,7 @@ void tracker_start(const struct target *target) {
   tracker.fd = fd;
   struct uffdio_register want = {.range = tracker.range, .mode = UFFDIO_REGISTER_MODE_WP};
   if (ioctl(fd, UFFDIO_REGISTER, &want) != 0) {
+    target_blame_end(target);
     fail(CODE_LIVE, "the kernel does not track writes to the VMM's RAM: %s", strerror(errno));
   }
 }
