@@ -104,6 +104,22 @@ describe("forks are one of their kind", { skip, timeout: 900_000 }, () => {
   test(`${childrenMax} children of a Python parent`, () =>
     requireDistinct("python", pythonDraws, childrenMax));
 
+  test("twenty grandchildren of one child, and the child itself", async () => {
+    const { tag, data, daemon } = await serve("python");
+    try {
+      const [child = assert.fail()] = await spawn(daemon, tag, 1);
+      const params = { id: child.id };
+      await daemon.client.branchSandbox({ params, body: { tag: "middle", mode: "diff" } });
+      const grandchildren = await spawn(daemon, "middle", 20);
+      const ids = [child, ...grandchildren].map(({ id }) => id);
+      await new Distinct(pythonDraws).require(daemon.client, ids);
+      const generation = (child.identity?.generation ?? 0) + 1;
+      for (const { identity } of grandchildren) assert.equal(identity?.generation, generation);
+    } finally {
+      await end(daemon, data);
+    }
+  });
+
   test("twelve children of a Node parent", () => requireDistinct("node", nodeDraws, 12));
 });
 
