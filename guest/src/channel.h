@@ -8,8 +8,8 @@
 
 #include "frame.h"
 
-/* Serves `fd` from the loop; -1 has none yet, see channel_replace. `ends` (tests): the end of input stops the loop; a virtio port reads
- * an end whenever no host is connected, which means nothing. */
+/* Serves `fd` from the loop; -1 has none yet, see channel_replace. `ends` (tests): the end of input
+ * stops the loop; a virtio port reads an end whenever no host is connected, which means nothing. */
 void channel_start(int fd, bool ends);
 /* Ends the session and drops the descriptor that there was, for a new connection of the host. */
 void channel_replace(int fd);

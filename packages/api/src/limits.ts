@@ -28,8 +28,9 @@ export const limits = {
   memoryDefaultMib: 512,
   /** Most processors of a guest. */
   vcpusMax: 16,
-  /** Least and largest scratch disk. */
+  /** Least scratch disk of a guest. */
   scratchMinMib: 64,
+  /** Largest scratch disk of a guest. */
   scratchMaxMib: 64 * 1024,
   /** Layers of a scratch disk: its base, and one for each branch on the way to a child. */
   scratchLayersMax: 32,
