@@ -72,6 +72,10 @@ static void copy(const char *from, const char *to, mode_t mode) {
 
 int main(int argc, char **argv) {
   struct order o = {0};
+  if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+    printf("Jailer v1.16.1\n");
+    return 0;
+  }
   int rest = read_args(argc, argv, &o);
   if (!o.id || !o.exec_file || !o.uid || !o.gid || !o.base) fail("an argument is missing");
   const char *slash = strrchr(o.exec_file, '/');

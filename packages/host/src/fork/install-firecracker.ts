@@ -115,7 +115,7 @@ async function openFile(path: string): Promise<Readable> {
   }
   if ((await handle.stat()).isFile()) return handle.createReadStream();
   await handle.close();
-  throw new ForkdError("image_invalid", `${path} is no file`);
+  throw invalid(`${path} is no file`);
 }
 
 async function download(url: string, signal: AbortSignal): Promise<Readable> {
@@ -139,7 +139,7 @@ async function copyBounded(stream: Readable, path: string, from: string): Promis
   for await (const chunk of stream) {
     bytes += chunk.length;
     if (bytes > sourceBytesMax) {
-      throw new ForkdError("image_invalid", `${from} is over ${sourceBytesMax} bytes`);
+      throw invalid(`${from} is over ${sourceBytesMax} bytes`);
     }
     await target.writeFile(chunk);
   }
@@ -171,15 +171,13 @@ async function unpack(from: string, path: string, release: string): Promise<void
   } catch (error) {
     const { code, message } = toForkdError(error);
     if (code === "disk_full") throw error;
-    throw new ForkdError("image_invalid", `${from} is no archive of a release: ${message}`, {
-      cause: error,
-    });
+    throw invalid(`${from} is no archive of a release: ${message}`, error);
   } finally {
     raw.destroy();
     for (const handle of targets.values()) await handle.close();
   }
   if (targets.has("firecracker")) return;
-  throw new ForkdError("image_invalid", `${from} holds no program firecracker for x86_64`);
+  throw invalid(`${from} holds no program firecracker for x86_64`);
 }
 
 function programOf(name: string): Program | undefined {
@@ -239,7 +237,7 @@ async function inspectProgram(
 ): Promise<{ readonly version: string; readonly sha256: string }> {
   const path = join(release, program);
   if (!(await isProgram(path))) {
-    throw new ForkdError("image_invalid", `${program} is no program for x86_64`);
+    throw invalid(`${program} is no program for x86_64`);
   }
   await chmod(path, 0o755);
   const sha256 = await sha256File(path);
@@ -247,7 +245,13 @@ async function inspectProgram(
     const { stdout } = await run([path, "--version"], { timeoutMs: versionTimeoutMs });
     return { version: formatVersion(parseVersion(stdout)), sha256 };
   } catch (error) {
-    const message = `${program} does not say its version: ${toForkdError(error).message}`;
-    throw new ForkdError("image_invalid", message, { cause: error });
+    throw invalid(`${program} does not say its version: ${toForkdError(error).message}`, error);
   }
+}
+
+function invalid(message: string, cause?: unknown): ForkdError {
+  return new ForkdError("image_invalid", message, {
+    hint: "give the archive of an official release for x86_64, or its programs",
+    cause,
+  });
 }
