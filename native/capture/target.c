@@ -75,52 +75,87 @@ struct mapping {
   uint64_t start;
   uint64_t end;
   uint64_t offset;
+  dev_t device;
+  ino_t inode;
 };
 
-/* A private, writable mapping of one of the layers. */
-static bool parse_mapping(const char *line, const struct layers *layers, struct mapping *mapping) {
+/* A private, writable mapping of a file; false for any other line. */
+static bool parse_mapping(const char *line, struct mapping *mapping) {
   char mode[5];
   unsigned major_id, minor_id;
   uint64_t inode;
   int fields = sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64,
                       &mapping->start, &mapping->end, mode, &mapping->offset, &major_id, &minor_id,
                       &inode);
-  if (fields != 7 || strncmp(mode, "rw", 2) != 0 || mode[3] != 'p') return false;
-  return is_layer(layers, makedev(major_id, minor_id), inode);
+  mapping->device = makedev(major_id, minor_id);
+  mapping->inode = inode;
+  return fields == 7 && inode != 0 && strncmp(mode, "rw", 2) == 0 && mode[3] == 'p';
 }
 
-/* The layers' mappings are the RAM when they make one range, each byte at its own offset. */
-static bool find_ram(struct target *target, const struct layers *layers) {
+struct mappings {
+  struct mapping *list;
+  size_t count;
+};
+
+static struct mappings read_mappings(pid_t pid) {
   char path[64];
-  snprintf(path, sizeof path, "/proc/%d/maps", (int)target->pid);
+  snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
   FILE *maps = fopen(path, "re");
   if (maps == NULL) fail_errno("open", path);
+  struct mappings found = {NULL, 0};
   char *line = NULL;
-  size_t size = 0;
-  uint64_t mapped = 0;
-  bool fits = true;
+  size_t size = 0, capacity = 0;
   struct mapping at;
   while (getline(&line, &size, maps) > 0) {
-    if (!parse_mapping(line, layers, &at)) continue;
-    if (mapped == 0) target->ram_address = at.start - at.offset;
-    fits = fits && at.start - at.offset == target->ram_address;
-    fits = fits && at.end - target->ram_address <= target->ram_bytes;
-    mapped += at.end - at.start;
+    if (!parse_mapping(line, &at)) continue;
+    if (found.count == capacity) {
+      capacity = capacity * 2 + 256;
+      found.list = realloc(found.list, capacity * sizeof *found.list);
+      if (found.list == NULL) fail_errno("allocate", path);
+    }
+    found.list[found.count++] = at;
   }
   free(line);
   fclose(maps);
-  return fits && mapped == target->ram_bytes;
+  return found;
+}
+
+/* Where a RAM begins that one of the layers is mapped into; 0 when none is. */
+static uint64_t find_ram(const struct mappings *mappings, const struct layers *layers) {
+  for (size_t i = 0; i < mappings->count; i++) {
+    const struct mapping *at = &mappings->list[i];
+    if (is_layer(layers, at->device, at->inode)) return at->start - at->offset;
+  }
+  return 0;
+}
+
+/*
+ * The range is a RAM of files when each byte of it is mapped at its own offset. Which files is no
+ * matter: an overlay may have been made anew, with the same bytes, since the VMM mapped it.
+ */
+static bool is_ram(const struct mappings *mappings, uint64_t from, uint64_t bytes) {
+  uint64_t mapped = 0;
+  for (size_t i = 0; i < mappings->count; i++) {
+    const struct mapping *at = &mappings->list[i];
+    if (at->start < from || at->end > from + bytes) continue;
+    if (at->start - at->offset != from) return false;
+    mapped += at->end - at->start;
+  }
+  return mapped == bytes;
 }
 
 static void require_ram(struct target *target, const struct options *options) {
   struct layers layers = {.by_device = true};
   add_layer(&layers, options->base);
   if (options->overlay != NULL) add_layer(&layers, options->overlay);
+  struct mappings mappings = read_mappings(target->pid);
   target->ram_bytes = options->ram_bytes;
-  if (find_ram(target, &layers)) return;
+  target->ram_address = find_ram(&mappings, &layers);
   layers.by_device = false;
-  if (find_ram(target, &layers)) return;
-  fail(CODE_LAYOUT, "the VMM does not map %s as its RAM", options->base);
+  if (target->ram_address == 0) target->ram_address = find_ram(&mappings, &layers);
+  bool whole = is_ram(&mappings, target->ram_address, target->ram_bytes);
+  free(mappings.list);
+  if (!whole) fail(CODE_LAYOUT, "the VMM does not map %s as its RAM", options->base);
 }
 
 void target_open(struct target *target, const struct options *options) {

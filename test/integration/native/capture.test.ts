@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { before, describe, test } from "node:test";
 import { run } from "@forkd/host/lib/exec.ts";
 import { repoRoot } from "../../helpers/baked.ts";
@@ -59,6 +59,17 @@ describe("forkd-capture", { skip }, () => {
       );
     });
   }
+
+  test("over an overlay that was made anew since the VMM mapped it", async () => {
+    await using bench = await CaptureBench.start([], someExtents);
+    await rename(bench.path("overlay"), bench.path("old"));
+    await copyFile(bench.path("old"), bench.path("overlay"));
+    await rm(bench.path("old"));
+    const layers = ["--overlay", bench.path("overlay")];
+    const table = ["--overlay-extents", bench.path("overlay.extents")];
+    await bench.capture("--mode", "live", ...layers, ...table).finish();
+    assert.ok((await bench.restored()).equals(await bench.truth()));
+  });
 
   test("all: the pages' file is the whole RAM, zeros are holes", async () => {
     await using bench = await CaptureBench.start(["idle"], someExtents);
