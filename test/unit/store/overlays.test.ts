@@ -101,6 +101,19 @@ test("over the bound the longest unused image goes; one that is new stays", asyn
   assert.ok((await keys(coldDir(chain))).includes(first.manifestSha256));
 });
 
+test("the image of a removed snapshot goes with it", async () => {
+  await using chain = await makeChains(2);
+  for (const name of ["c0", "c1"]) await chain.store.open(tag(name));
+  const before = await keys(chain.paths.hotDir);
+  const { manifestSha256 } = await chain.store.open(tag("c0"));
+  await chain.store.remove(tag("c0"));
+  const after = await keys(chain.paths.hotDir);
+  assert.deepEqual(
+    before.filter((key) => !after.includes(key)),
+    [manifestSha256],
+  );
+});
+
 test("an image that a process has mapped is not removed, and is once the process ends", async () => {
   const overlays = { hotBytesMax: 0, coldBytesMax: 0, graceMs: 0 };
   await using chain = await makeChains(3, { overlays });

@@ -82,6 +82,13 @@ export class OverlayCache {
     return { base: base.memoryFile, overlay: await this.#ensure(chain) };
   }
 
+  /** Removes the images of a snapshot that is gone; VMs that map them keep their bytes. */
+  async forget(manifestSha256: string): Promise<void> {
+    for (const root of [this.#paths.hotDir, this.#coldDir]) {
+      await removeTree(join(root, manifestSha256));
+    }
+  }
+
   /**
    * Removes what is of no use any more: images of data directories that are gone, and those that a
    * crash of the host may have left without their bytes, because they were never synced.
@@ -123,10 +130,7 @@ export class OverlayCache {
     for (const root of [this.#paths.hotDir, this.#coldDir]) {
       const dir = join(root, keyOf(chain));
       const overlay = await this.#openImage(dir, chain);
-      if (overlay === undefined) continue;
-      const now = new Date();
-      await utimes(dir, now, now);
-      return overlay;
+      if (overlay !== undefined && (await touch(dir))) return overlay;
     }
     return undefined;
   }
@@ -153,6 +157,7 @@ export class OverlayCache {
         if (toForkdError(error).code !== "disk_full") throw error;
       }
     }
+    // Without room it is made all the same: what is left is in use, so no more than VMs need.
     await this.#makeRoom(this.#coldDir, this.#limits.coldBytesMax - bytes);
     return this.#compose(chain, this.#coldDir);
   }
@@ -205,11 +210,20 @@ export class OverlayCache {
     for (const image of images.sort((a, b) => a.usedMs - b.usedMs)) {
       const isUsed = image.usedMs > newest || mapped.has(join(image.dir, "memory"));
       if (bytes <= bytesMax || isUsed) continue;
+      // Another process may have asked for it since it was listed.
+      if ((await describeImage(image.dir))?.usedMs !== image.usedMs) continue;
       await removeTree(image.dir);
       bytes -= image.bytes;
     }
     return bytes <= bytesMax;
   }
+}
+
+/** Marks an image as used now. False when it was removed meanwhile. */
+async function touch(dir: string): Promise<boolean> {
+  const now = new Date();
+  const touched = await utimes(dir, now, now).then(() => true, undefinedIfMissing);
+  return touched ?? false;
 }
 
 interface CachedImage {

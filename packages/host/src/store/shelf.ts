@@ -7,6 +7,7 @@ import { type ChainReader, notFound } from "./chain.ts";
 import { type Family, familyOf, type Member } from "./family.ts";
 import { undefinedIfMissing } from "./files.ts";
 import { layout } from "./layout.ts";
+import type { OverlayCache } from "./overlays.ts";
 import type { Reservations } from "./reservations.ts";
 import { makeStagingDir, removeTree } from "./staging-dirs.ts";
 import type { VerifiedLayers } from "./verified.ts";
@@ -16,6 +17,7 @@ export interface ShelfOptions {
   readonly owner: ProcessIdentity;
   readonly chains: ChainReader;
   readonly verified: VerifiedLayers;
+  readonly overlays: OverlayCache;
   readonly reservations: Reservations;
 }
 
@@ -64,7 +66,7 @@ export class Shelf {
 
   /** Frees the name at once, the bytes go right after. Throws snapshot_not_found. */
   async remove(tag: SnapshotTag): Promise<void> {
-    const { paths, owner, chains, verified } = this.#options;
+    const { paths, owner, chains, verified, overlays } = this.#options;
     const stored = await chains.manifest(tag).catch(() => undefined);
     const doomed = await makeStagingDir(paths.snapshotsDir, owner, `removed-${tag}`);
     try {
@@ -75,7 +77,9 @@ export class Shelf {
     } finally {
       await removeTree(doomed);
     }
-    if (stored !== undefined) await verified.forget(stored.sha256);
+    if (stored === undefined) return;
+    await verified.forget(stored.sha256);
+    await overlays.forget(stored.sha256);
   }
 
   async #member(tag: SnapshotTag): Promise<Member | undefined> {

@@ -62,13 +62,15 @@ export class SnapshotStore {
     const pages = new PageWorkers();
     const chains = new ChainReader(paths);
     const verified = new VerifiedLayers(layout.verifiedDir(paths), pages);
-    const parts = { paths, owner, chains, verified, reservations: this.#reservations };
+    const overlays = new OverlayCache({ paths, owner, pages, limits: options.overlays ?? {} });
+    const reservations = this.#reservations;
+    const parts = { paths, owner, chains, verified, overlays, reservations };
     this.#paths = paths;
     this.#chains = chains;
     this.#verified = verified;
     this.#shelf = new Shelf(parts);
     this.#writing = new Writing({ ...parts, shelf: this.#shelf, pages });
-    this.#overlays = new OverlayCache({ paths, owner, pages, limits: options.overlays ?? {} });
+    this.#overlays = overlays;
   }
 
   /** Whether the tag's name is taken, by whatever. */
