@@ -200,7 +200,8 @@ describe("sandboxes of a daemon", { skip: skipWithout("root", "qemu", "guest-age
       assert.equal((await readdir(join(baked.dataDir, "work"))).includes(victim.id), false);
     });
     await assert.rejects(call().pingSandbox({ params: { id: victim.id } }), {
-      code: "sandbox_not_found",
+      code: "sandbox_ended",
+      message: /engine_crash/,
     });
   });
 
@@ -209,7 +210,10 @@ describe("sandboxes of a daemon", { skip: skipWithout("root", "qemu", "guest-age
     await call().deleteSandbox({ params: { id } });
     assert.throws(() => process.kill(pid ?? assert.fail(), 0));
     assert.equal((await readdir(join(baked.dataDir, "work"))).includes(id), false);
-    await assert.rejects(call().deleteSandbox({ params: { id } }), { code: "sandbox_not_found" });
+    await call().deleteSandbox({ params: { id } });
+    await assert.rejects(call().deleteSandbox({ params: { id: "sb-0-0" } }), {
+      code: "sandbox_not_found",
+    });
   });
 
   test("bad requests are refused with their reasons", async () => {

@@ -42,6 +42,7 @@ test("metrics have upstream's names", async () => {
   assert.match(response.body, /^forkd_branch_concurrency_cap 4$/m);
   assert.match(response.body, /^forkd_http_answers_total\{status="201"\} 1$/m);
   assert.match(response.body, /^forkd_event_loop_lag_seconds\{quantile="0\.99"\} \S+$/m);
+  assert.match(response.body, /^forkd_event_loop_lag_max_seconds \S+$/m);
 });
 
 test("a sandbox lives from spawn to delete", async () => {
@@ -52,10 +53,38 @@ test("a sandbox lives from spawn to delete", async () => {
   const { id } = spawned.json()[1];
   assert.equal((await server.call("getSandbox", { params: { id } })).json().id, id);
   assert.equal((await server.call("listSandboxes")).json().length, 3);
-  await server.call("deleteSandbox", { params: { id } });
-  const gone = await server.call("deleteSandbox", { params: { id } });
-  assert.equal(gone.statusCode, 404);
-  assert.match(problemOf(gone).error, /not found$/);
+  for (const time of ["first", "second"]) {
+    assert.equal((await server.call("deleteSandbox", { params: { id } })).statusCode, 204, time);
+  }
+  const unknown = await server.call("deleteSandbox", { params: { id: "sb-0-0" } });
+  assert.equal(unknown.statusCode, 404);
+  assert.match(problemOf(unknown).error, /not found$/);
+});
+
+test("an end is told: of a deleted sandbox when asked, of another one always", async () => {
+  const server = new TestServer();
+  const deleted = await spawnOne(server);
+  const crashed = await spawnOne(server);
+  await server.call("deleteSandbox", { params: { id: deleted } });
+  const info = await server.service.getSandbox(crashed);
+  server.service.endAs(info, "engine_crash");
+  const get = (id: string, query = "") => server.inject({ url: `/v1/sandboxes/${id}${query}` });
+  const gone = await get(deleted);
+  assert.equal(problemOf(gone).code, "sandbox_not_found");
+  assert.match(problemOf(gone).error, /not found: it ended at \S+ \(killed: .+\)$/);
+  assert.equal((await get(deleted, "?ended=true")).json().end.reason, "killed");
+  assert.equal((await get(crashed)).json().end.reason, "engine_crash");
+  assert.deepEqual((await server.inject({ url: "/v1/sandboxes" })).json(), []);
+  const all = (await server.inject({ url: "/v1/sandboxes?ended=1&unknown=x" })).json();
+  assert.deepEqual(
+    all.map(({ id, state }: { id: string; state: string }) => [id, state]),
+    [
+      [crashed, "ended"],
+      [deleted, "ended"],
+    ],
+  );
+  const bad = await server.inject({ url: "/v1/sandboxes?ended=maybe" });
+  assert.deepEqual([bad.statusCode, problemOf(bad).code], [400, "bad_request"]);
 });
 
 test("exec, eval and ping reach the guest", async () => {
@@ -120,6 +149,18 @@ test("unknown fields are ignored and defaults filled in", async () => {
   const [{ signal, ...request } = assert.fail()] = server.service.spawnRequests;
   assert.equal(signal?.aborted, false);
   assert.deepEqual(request, { tag: "base", count: 1, limits: noLimits, minIsolation: null });
+});
+
+test("a least scratch disk reaches the service, and one out of bounds does not", async () => {
+  const server = new TestServer();
+  const spawn = (scratch_mib: number) =>
+    server.call("createSandboxes", { body: { snapshot_tag: "base", scratch_mib } });
+  await spawn(limits.scratchMinMib);
+  assert.equal(server.service.spawnRequests[0]?.scratchMib, limits.scratchMinMib);
+  for (const mib of [limits.scratchMinMib - 1, limits.scratchMaxMib + 1, 64.5]) {
+    assert.equal(problemOf(await spawn(mib)).code, "bad_request");
+  }
+  assert.equal(server.service.spawnRequests.length, 1);
 });
 
 test("a failed spawn keeps upstream's words, and only for our faults", async () => {

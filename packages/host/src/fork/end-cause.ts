@@ -16,8 +16,8 @@ export async function endCauseOf(record: SandboxRecord, end: VmEnd): Promise<End
 }
 
 /**
- * The cause when the kernel killed the sandbox's VMM for want of memory, else undefined. Its control
- * groups are still there.
+ * The cause when the kernel killed the sandbox's VMM for want of memory, else undefined. Its
+ * control groups are still there.
  */
 export async function outOfMemoryCause(record: SandboxRecord): Promise<EndCause | undefined> {
   const groups = record.resources.filter(({ kind }) => kind === "cgroup");

@@ -14,9 +14,9 @@ export interface Remains {
 }
 
 /**
- * Gives back what a sandbox without its VMM still holds. Each part is right when it was done before,
- * so whoever is cut off is followed by somebody who does it again. Throws the first failure, and
- * does not stop at it.
+ * Gives back what a sandbox without its VMM still holds. Each part is right when it was done
+ * before, so whoever is cut off is followed by somebody who does it again. Throws the first
+ * failure, and does not stop at it.
  */
 export async function giveBack(deps: GiveBackDeps, remains: Remains): Promise<void> {
   const { workDir, resources, info } = remains;

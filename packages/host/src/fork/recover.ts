@@ -17,9 +17,9 @@ const waitingMax = 100_000;
 const settleMs = 2_000;
 
 /**
- * Brings the kernel's truth and the records together at the start of a daemon: adopts what lives and
- * is whole, undoes the rest and remembers why. Throws state_corrupt when a record cannot be read:
- * nothing is changed then.
+ * Brings the kernel's truth and the records together at the start of a daemon: adopts what lives
+ * and is whole, undoes the rest and remembers why. Throws state_corrupt when a record cannot be
+ * read: nothing is changed then.
  */
 export async function recover(deps: ForkDeps, sandboxes: Sandboxes): Promise<void> {
   const findings = await surveyWorkDirs(deps.paths);

@@ -100,8 +100,8 @@ export function transientState(name: string): "not" | "alive" | "dead" {
 }
 
 /**
- * Ends what runs in a directory. A VMM is found by its current directory, because its owner may have
- * died before it wrote down the pid. Returns the pids. Throws deadline_exceeded.
+ * Ends what runs in a directory. A VMM is found by its current directory, because its owner may
+ * have died before it wrote down the pid. Returns the pids. Throws deadline_exceeded.
  */
 export async function endProcessesIn(dir: string): Promise<number[]> {
   const pids = await processesIn(dir);
