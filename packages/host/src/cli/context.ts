@@ -1,4 +1,5 @@
 import { type DataPaths, type Env, resolveDataPaths } from "../config/data-paths.ts";
+import { engineVariables } from "../config/engine-settings.ts";
 import type { Flags } from "./flags.ts";
 import { usage } from "./flags.ts";
 import type { Output } from "./output.ts";
@@ -8,7 +9,7 @@ export const daemonUrlDefault = "http://127.0.0.1:8889";
 /** Where this run of the CLI works; from the options that every command has. */
 export interface Settings {
   readonly paths: DataPaths;
-  /** The environment with the data directory of `--data-dir` in it. */
+  /** The environment with what `--data-dir` and `--engine` say in it. */
   readonly env: Env;
   readonly dataDirGiven: boolean;
   readonly daemonUrl: string;
@@ -29,10 +30,15 @@ export interface Context {
 export function readSettings(flags: Flags, env: Env, uid: number): Settings {
   const dataDir = flags.text("dataDir");
   const daemonUrl = flags.text("daemonUrl");
-  const withDataDir = dataDir === undefined ? env : { ...env, FORKD_DATA_DIR: dataDir };
+  const engine = flags.text("engine");
+  const told = {
+    ...env,
+    ...(dataDir !== undefined && { FORKD_DATA_DIR: dataDir }),
+    ...(engine !== undefined && { [engineVariables.choice]: engine }),
+  };
   return {
-    paths: resolveDataPaths(withDataDir, uid),
-    env: withDataDir,
+    paths: resolveDataPaths(told, uid),
+    env: told,
     dataDirGiven: dataDir !== undefined,
     daemonUrl: parseDaemonUrl(daemonUrl ?? daemonUrlDefault),
     daemonUrlGiven: daemonUrl !== undefined,

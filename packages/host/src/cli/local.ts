@@ -19,9 +19,12 @@ export async function withService<T>(
   const { openForkService } = await import("../fork/open-service.ts");
   const { silentLogger } = await import("../lib/log.ts");
   const { withDeadline } = await import("../lib/deadline.ts");
-  const { paths } = context.settings;
+  const { resolveEngineSettings } = await import("../config/engine-settings.ts");
+  const { paths, env } = context.settings;
   const opened = await openForkService({
     paths,
+    engines: resolveEngineSettings(env),
+    ...(env["PATH"] !== undefined && { programPath: env["PATH"] }),
     owner: "cli",
     stateFile: null,
     log: silentLogger,

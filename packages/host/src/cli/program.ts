@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from "commander";
+import { engineChoices } from "../config/engine-settings.ts";
 import { branchVerb } from "./commands/branch.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
@@ -89,6 +90,9 @@ function commonOptions(): Option[] {
   return [
     new Option("--json", "print the result, or the error, as JSON"),
     new Option("--data-dir <dir>", "where snapshots, images and kernels are").env("FORKD_DATA_DIR"),
+    new Option("--engine <name>", "what runs new parents when there is no daemon, else auto")
+      .choices(engineChoices)
+      .env("FORKD_ENGINE"),
     new Option("--daemon-url <url>", `the daemon's address, else ${daemonUrlDefault}`).env(
       "FORKD_URL",
     ),

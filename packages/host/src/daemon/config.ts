@@ -4,6 +4,11 @@ import { ForkdError, limits } from "@forkd/api";
 import { z } from "zod";
 import type { DataPaths, Env } from "../config/data-paths.ts";
 import { auditLogDefault, resolveDataPaths } from "../config/data-paths.ts";
+import {
+  type EngineSettings,
+  engineVariables,
+  resolveEngineSettings,
+} from "../config/engine-settings.ts";
 import { layout } from "../store/layout.ts";
 import type { Bind } from "./bind.ts";
 import { formatBind, isLoopback, parseBind } from "./bind.ts";
@@ -21,6 +26,7 @@ export interface DaemonConfig {
   readonly prewarmScratchDir: string;
   readonly identityTimeoutMs: number;
   readonly branchConcurrency: number;
+  readonly engines: EngineSettings;
 }
 
 export type DaemonCommand =
@@ -45,6 +51,10 @@ const rawSchema = z.object({
     .positive()
     .max(limits.identityTimeoutMaxSecs)
     .default(limits.identityTimeoutDefaultSecs),
+  engine: z.string().optional(),
+  firecracker: z.string().min(1).optional(),
+  "firecracker-unjailed": z.string().optional(),
+  "cpu-template": z.string().min(1).optional(),
   "branch-concurrency": z.coerce
     .number()
     .int()
@@ -126,9 +136,20 @@ function resolveConfig(options: ParsedOptions, env: Env, uid: number): DaemonCon
     prewarmScratchDir: resolve(options["prewarm-scratch-dir"]),
     identityTimeoutMs: options["identity-timeout-secs"] * 1000,
     branchConcurrency: options["branch-concurrency"],
+    engines: Object.freeze(engineSettings(options)),
   };
   refuseExposure(config, options["allow-plain-http"]);
   return Object.freeze(config);
+}
+
+/** Flags have won over variables already. */
+function engineSettings(options: ParsedOptions): EngineSettings {
+  return resolveEngineSettings({
+    [engineVariables.choice]: options.engine,
+    [engineVariables.firecracker]: optionalPath(options.firecracker) ?? undefined,
+    [engineVariables.unjailed]: options["firecracker-unjailed"],
+    [engineVariables.cpuTemplate]: options["cpu-template"],
+  });
 }
 
 function optionalPath(path: string | undefined): string | null {

@@ -34,7 +34,7 @@ async function main(): Promise<number> {
   await serve({
     config: command.config,
     version,
-    openService: ({ paths, statePath, branchConcurrency, identityTimeoutMs }, log) =>
+    openService: ({ paths, statePath, branchConcurrency, identityTimeoutMs, engines }, log) =>
       openForkService({
         paths,
         owner: "daemon",
@@ -42,6 +42,8 @@ async function main(): Promise<number> {
         stateFile: statePath,
         branchConcurrency,
         identityTimeoutMs,
+        engines,
+        ...(env["PATH"] !== undefined && { programPath: env["PATH"] }),
       }),
     log: jsonLogger((line) => process.stdout.write(line)),
     announce: (url) => print(`listening on ${url}`),

@@ -49,6 +49,22 @@ export const daemonOptions = {
     "Kill a child that does not prove an identity of its own in this time",
     "60",
   ]),
+  engine: option("FORKD_ENGINE", "auto|qemu|firecracker", [
+    "What runs new parents; children are run by what froze their parent",
+    "auto: Firecracker where it works, else QEMU",
+  ]),
+  firecracker: option("FORKD_FIRECRACKER", "FILE", [
+    "Firecracker, with its jailer beside it",
+    "what forkd firecracker install has put into DATA-DIR, else the first on PATH",
+  ]),
+  "firecracker-unjailed": option("FORKD_FIRECRACKER_UNJAILED", null, [
+    "Run Firecracker without its jailer, as ourselves: for development",
+    "no",
+  ]),
+  "cpu-template": option("FORKD_CPU_TEMPLATE", "NAME|FILE", [
+    "CPU that Firecracker's guests see, so that unlike hosts can restore them",
+    "none: the host's own",
+  ]),
   "branch-concurrency": option("FORKD_BRANCH_CONCURRENCY", "N", ["Branches at one time", "4"]),
 } as const satisfies Record<string, DaemonOption>;
 
