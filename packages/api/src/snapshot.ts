@@ -78,5 +78,7 @@ export const createSnapshotSchema = z.object({
   rw: z.boolean().default(false),
   tap: z.string().max(15).nullish(),
   boot_wait_secs: z.int().min(0).max(limits.bootWaitMaxSecs).default(10),
+  /** Size of the disk that its children write to; without, they write to their memory. */
+  scratch_mib: z.int().min(limits.scratchMinMib).max(limits.scratchMaxMib).nullish(),
 });
 export type CreateSnapshot = z.infer<typeof createSnapshotSchema>;

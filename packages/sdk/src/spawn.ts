@@ -17,6 +17,8 @@ export interface ForkOptions extends CallControl {
   readonly ioWriteBps?: number | undefined;
   /** Refuses when a limit that is named cannot be enforced. */
   readonly requireLimits?: boolean | undefined;
+  /** Refuses a snapshot whose children have no scratch disk of at least this size, MiB. */
+  readonly scratchMib?: number | undefined;
   readonly prewarm?: boolean | undefined;
   readonly liveFork?: boolean | undefined;
   readonly hugepages?: boolean | undefined;
@@ -32,12 +34,13 @@ type CreateSandboxes = RouteRequest<"createSandboxes">;
 
 /** The request's body, with the fields only that are given; n and per_child_netns always. */
 export function spawnBody(options: SpawnOptions): CreateSandboxes {
-  const { prewarm, liveFork, hugepages, minIsolation } = options;
+  const { scratchMib, prewarm, liveFork, hugepages, minIsolation } = options;
   return {
     snapshot_tag: options.snapshotTag,
     n: options.n ?? 1,
     per_child_netns: options.perChildNetns ?? false,
     ...limitsBody(options),
+    ...(scratchMib !== undefined && { scratch_mib: scratchMib }),
     ...(prewarm !== undefined && { prewarm }),
     ...(liveFork !== undefined && { live_fork: liveFork }),
     ...(hugepages !== undefined && { hugepages }),

@@ -206,7 +206,7 @@ test("upstream's Controller sends what upstream's sends", async () => {
   await controller.spawnSandboxes({ snapshotTag: "base" });
   await controller.spawnSandboxes({
     ...{ snapshotTag: "base", n: 2, perChildNetns: true, memoryLimitMib: 64 },
-    ...{ prewarm: false, liveFork: true, hugepages: true },
+    ...{ prewarm: false, liveFork: true, hugepages: true, scratchMib: 128 },
   });
   await controller.branchSandbox("a/b", { diff: true, measure_diff: false, wait: true });
   await controller.branchSandbox("x", { tag: "t", mode: "diff", diff: true, wait: false });
@@ -214,7 +214,7 @@ test("upstream's Controller sends what upstream's sends", async () => {
     { snapshot_tag: "base", n: 1, per_child_netns: false },
     {
       ...{ snapshot_tag: "base", n: 2, per_child_netns: true, memory_limit_mib: 64 },
-      ...{ prewarm: false, live_fork: true, hugepages: true },
+      ...{ prewarm: false, live_fork: true, hugepages: true, scratch_mib: 128 },
     },
     { diff: true },
     { tag: "t", mode: "diff", wait: false },

@@ -69,6 +69,7 @@ async function planBake(service: ForkService, body: CreateSnapshot): Promise<Bak
     kernel: { vmlinuz: body.kernel, initrd: null },
     memoryMib: limits.memoryDefaultMib,
     vcpus: 1,
+    ...(body.scratch_mib == null ? {} : { scratchMib: body.scratch_mib }),
     warm: {
       runtime: null,
       imports: [],
