@@ -42,6 +42,8 @@ static char **options;
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static bool running = true;
+/* A disk was told to write elsewhere. */
+static bool pivoted;
 
 static _Noreturn void die(const char *what) {
   perror(what);
@@ -168,17 +170,26 @@ static bool misbehave(const char *command) {
   return strcmp(how, "slow") != 0;
 }
 
-static void answer(const char *command, bool guard) {
-  char line[256];
-  const char *id = guard ? ", \"id\": \"guard\"" : "";
-  const char *value = "{}";
+static const char *value_for(const char *command) {
   if (strcmp(command, "query-status") == 0) {
-    bool runs = option("paused") == NULL;
-    value = runs ? "{\"status\": \"running\", \"running\": true}"
-                 : "{\"status\": \"paused\", \"running\": false}";
+    return option("paused") == NULL ? "{\"running\": true}" : "{\"running\": false}";
   }
-  snprintf(line, sizeof line, "{\"return\": %s%s}\r\n", value, id);
-  say(line);
+  if (strcmp(command, "query-block") == 0) {
+    return pivoted ? "[{\"inserted\": {\"node-name\": \"new\"}}]"
+                   : "[{\"inserted\": {\"node-name\": \"old\"}}]";
+  }
+  return "{}";
+}
+
+/* An answer has the id of its command, which is the last member there. */
+static void answer(const char *command, const char *line) {
+  char id[64] = "";
+  const char *at = strstr(line, "\"id\":");
+  if (at != NULL) sscanf(at, "%63[^}]", id);
+  char text[256];
+  const char *comma = at == NULL ? "" : ", ";
+  snprintf(text, sizeof text, "{\"return\": %s%s%s}\r\n", value_for(command), comma, id);
+  say(text);
 }
 
 static void obey(const char *line) {
@@ -192,7 +203,8 @@ static void obey(const char *line) {
   if (strcmp(command, "cont") == 0) set_running(true);
   bool save = strcmp(command, "xen-save-devices-state") == 0;
   if (save && write(state_fd, "STATE", 5) != 5) die("state");
-  answer(command, strstr(line, "\"id\":\"guard\"") != NULL);
+  if (strcmp(command, "blockdev-snapshot") == 0) pivoted = true;
+  answer(command, line);
 }
 
 static ssize_t receive(char *to, size_t size) {

@@ -48,7 +48,7 @@ export class CaptureBench implements AsyncDisposable {
     await writeOverlay(overlay, extents);
     const layers = [`overlay=${overlay.file}`, `extents=${overlay.extents}`];
     const all = extents.length === 0 ? options : [...options, ...layers];
-    const args = [file("sock"), file("base"), String(ramBytes), file("truth"), ...all];
+    const args = [file("capture.sock"), file("base"), String(ramBytes), file("truth"), ...all];
     const vmm = spawn(join(checkedDir, "fake-vmm"), args, { stdio: ["pipe", "pipe", "inherit"] });
     vmm.stdin.on("error", () => undefined);
     const bench = new CaptureBench(dir, vmm);
@@ -69,7 +69,11 @@ export class CaptureBench implements AsyncDisposable {
   }
 
   get startTicks(): number {
-    return findProcess(this.#vmm.pid ?? assert.fail())?.startTicks ?? assert.fail();
+    return findProcess(this.pid)?.startTicks ?? assert.fail();
+  }
+
+  get pid(): number {
+    return this.#vmm.pid ?? assert.fail();
   }
 
   kill(): void {
@@ -79,8 +83,15 @@ export class CaptureBench implements AsyncDisposable {
   /** Starts a capture that checks its own memory. Options may replace the usual ones. */
   capture(...options: readonly string[]): RunningCapture {
     const usual = [
-      ...["--pid", String(this.#vmm.pid), "--start-ticks", String(this.startTicks)],
-      ...["--monitor", this.path("sock"), "--ram-size", String(ramBytes), "--mode", "stopped"],
+      ...["--pid", String(this.pid), "--start-ticks", String(this.startTicks)],
+      ...[
+        "--monitor",
+        this.path("capture.sock"),
+        "--ram-size",
+        String(ramBytes),
+        "--mode",
+        "stopped",
+      ],
       ...["--vmstate", this.path("vmstate"), "--pages", this.path("pages")],
       ...["--extents", this.path("extents"), "--base", this.path("base"), "--no-sync"],
     ];

@@ -175,7 +175,10 @@ export interface CaptureSpec {
    */
   beforeStop(): Promise<void>;
   afterResume(): Promise<void>;
-  /** Called when the disks' writes have gone elsewhere, which stays so when the capture fails. */
+  /**
+   * Called, maybe twice, when the disks' writes have gone elsewhere: also when the capture fails
+   * after that, since it stays so. Not called: they go where they went before.
+   */
   onPivot(): void;
   readonly signal?: AbortSignal;
 }

@@ -8,6 +8,7 @@ import { captureSocketName } from "./argv.ts";
 import { type CaptureEvent, CaptureProcess } from "./capture-process.ts";
 import { openMonitor } from "./monitor.ts";
 import { Qmp } from "./qmp.ts";
+import { topNodes } from "./scratch-disk.ts";
 
 /** Copying and making durable some hundreds of MiB takes seconds, a full and slow disk more. */
 const captureTimeoutMs = 10 * 60_000;
@@ -39,7 +40,7 @@ export async function captureQemu(
   } catch (error) {
     program.end();
     await program.exited();
-    if (!run.knownToRun) await recover(target);
+    if (run.mustAsk) await recover(target, spec);
     if (!run.cleanedUp) await removeFiles(spec);
     // The first failure is the better reason than what followed from it.
     await run.release().catch(() => undefined);
@@ -58,8 +59,9 @@ class CaptureRun {
   #resumed: Resumed | undefined;
   #done: Done | undefined;
   #held = false;
+  #toldToStop = false;
   /** Whether the VM surely runs, or was never stopped. */
-  knownToRun = true;
+  #knownToRun = true;
   /** Whether the program itself has removed its files. */
   cleanedUp = false;
 
@@ -77,6 +79,14 @@ class CaptureRun {
     return resultOf(this.#resumed, this.#done);
   }
 
+  /**
+   * Whether only the VMM knows how it was left. A disk may have moved even if nobody heard of it:
+   * its command was on its way when the capture was given up.
+   */
+  get mustAsk(): boolean {
+    return this.#toldToStop && (!this.#knownToRun || this.#spec.disks.length > 0);
+  }
+
   /** Tells the owner, once, that what it holds may go on. */
   async release(): Promise<void> {
     if (!this.#held) return;
@@ -89,9 +99,8 @@ class CaptureRun {
     else if (event.event === "resumed") await this.#resume(event);
     else if (event.event === "done") this.#done = event;
     else {
-      this.knownToRun = event.running;
+      this.#knownToRun = event.running;
       this.cleanedUp = true;
-      if (event.pivoted > 0) this.#spec.onPivot();
       throw failureOf(event.code, event.message);
     }
   }
@@ -99,12 +108,13 @@ class CaptureRun {
   async #stop(_event: Ready): Promise<void> {
     this.#held = true;
     await this.#spec.beforeStop();
-    this.knownToRun = false;
+    this.#toldToStop = true;
+    this.#knownToRun = false;
     this.#program.go();
   }
 
   async #resume(event: Resumed): Promise<void> {
-    this.knownToRun = true;
+    this.#knownToRun = true;
     this.#resumed = event;
     if (this.#spec.disks.length > 0) this.#spec.onPivot();
     await this.release();
@@ -164,18 +174,26 @@ function snapshotCommand(node: string, overlay: string): object {
 }
 
 /**
- * Makes a VM run whose capture was killed. The greeting on the same monitor says that whatever the
- * killed client had sent is done or dropped, so no `stop` of it comes after this `cont`.
+ * Makes a VM run whose capture failed, and finds out where its disks write. The greeting on the same
+ * monitor says that whatever the last client had sent is done or dropped: no `stop` and no pivot of
+ * it comes after this.
  */
-async function recover({ process, workDir }: CaptureTarget): Promise<void> {
+async function recover({ process, workDir }: CaptureTarget, spec: CaptureSpec): Promise<void> {
   try {
     const qmp = new Qmp(await openMonitor(join(workDir, captureSocketName)));
-    const resumed = qmp.execute("qmp_capabilities").then(() => qmp.execute("cont"));
-    await withDeadline(resumed, recoverTimeoutMs, "resuming the VM").finally(() => qmp.close());
+    const nodes = withDeadline(resumeAndAsk(qmp), recoverTimeoutMs, "resuming the VM");
+    const tops = await nodes.finally(() => qmp.close());
+    if (spec.disks.some(({ overlay }) => tops.includes(overlay))) spec.onPivot();
   } catch {
     // It does not answer: dead or about to be. A VM that stays paused would be worse than none.
     await process.stop();
   }
+}
+
+async function resumeAndAsk(qmp: Qmp): Promise<readonly string[]> {
+  await qmp.execute("qmp_capabilities");
+  await qmp.execute("cont");
+  return topNodes(qmp);
 }
 
 async function removeFiles({ files }: CaptureSpec): Promise<void> {

@@ -14,6 +14,12 @@ const blockSchema = z.array(
   z.object({ inserted: z.object({ "node-name": z.string().optional() }).optional() }),
 );
 
+/** The nodes that a VM's disks read and write now, by QEMU's names for them. */
+export async function topNodes(qmp: Qmp): Promise<readonly string[]> {
+  const blocks = blockSchema.parse(await qmp.execute("query-block"));
+  return blocks.flatMap(({ inserted }) => inserted?.["node-name"] ?? []);
+}
+
 /** The scratch disk of a running QEMU, by its monitor. */
 export class QemuScratch implements ScratchDisk {
   readonly #qmp: Qmp;
@@ -23,9 +29,8 @@ export class QemuScratch implements ScratchDisk {
   }
 
   async top(): Promise<number> {
-    const blocks = blockSchema.parse(await this.#qmp.execute("query-block"));
-    for (const { inserted } of blocks) {
-      const [, number] = /^scratch-(\d+)$/.exec(inserted?.["node-name"] ?? "") ?? [];
+    for (const node of await topNodes(this.#qmp)) {
+      const [, number] = /^scratch-(\d+)$/.exec(node) ?? [];
       if (number !== undefined) return Number(number);
     }
     throw new ForkdError("engine_failed", "the VM has no scratch disk");
