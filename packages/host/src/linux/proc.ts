@@ -80,8 +80,8 @@ export async function waitUntilGone(
 }
 
 /**
- * Pids of the processes whose current directory is `dir` or below it: how a VMM is known by its work
- * directory. One in a jail has its own in there.
+ * Pids of the processes whose current directory is `dir` or below it: how a VMM is known by its
+ * work directory. One in a jail has its own in there.
  */
 export async function processesIn(dir: string): Promise<number[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
