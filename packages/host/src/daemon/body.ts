@@ -46,6 +46,8 @@ const fieldCodes: readonly { readonly field: string; readonly code: ErrorCode }[
   { field: "n", code: "invalid_count" },
   { field: "snapshot_tag", code: "invalid_tag" },
   { field: "tag", code: "invalid_tag" },
+  { field: "to", code: "invalid_tag" },
+  { field: "parent_tag", code: "invalid_tag" },
 ];
 
 const issuesShownMax = 5;
