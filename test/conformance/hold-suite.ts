@@ -6,8 +6,8 @@ import { hold, requireHeld, thaw } from "@forkd/host/agent/hold.ts";
 import { AgentSession } from "@forkd/host/agent/session.ts";
 import { sleep } from "@forkd/host/lib/deadline.ts";
 import { eventually } from "../helpers/eventually.ts";
-import { type FrozenGuest, Guest, type GuestWorld } from "./captured-guest.ts";
 import type { CaptureSubject } from "./capture-suite.ts";
+import { type FrozenGuest, Guest, type GuestWorld } from "./captured-guest.ts";
 
 const deadlineMs = 120_000;
 /** How long a fork waits for its identity: an emulated one takes a while for its first tick. */
