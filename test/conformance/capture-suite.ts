@@ -37,6 +37,7 @@ def sweep():
             cells[start:start + 32768] = sweeps + 1
         sweeps += 1
 threading.Thread(target=sweep, daemon=True).start()
+while sweeps < 1: pass
 `;
 
 /** True when the array is of one instant, and the sweeps go on from there. */
