@@ -1,11 +1,20 @@
-/** `npm run bench -- branch|chain|exec|spawn [OPTIONS]`; see docs/bench.md. */
+/** `npm run bench -- branch|chain|exec|firecracker|load|spawn [OPTIONS]`; see docs/bench.md. */
 import { toForkdError } from "@forkd/api";
 import { benchBranch } from "./branch.ts";
 import { benchChain } from "./chain.ts";
 import { benchExec } from "./exec.ts";
+import { benchFirecracker } from "./firecracker.ts";
+import { benchLoad } from "./load.ts";
 import { benchSpawn } from "./spawn.ts";
 
-const benches = { branch: benchBranch, chain: benchChain, exec: benchExec, spawn: benchSpawn };
+const benches = {
+  branch: benchBranch,
+  chain: benchChain,
+  exec: benchExec,
+  firecracker: benchFirecracker,
+  load: benchLoad,
+  spawn: benchSpawn,
+};
 
 const [name = "", ...args] = process.argv.slice(2);
 const bench = Object.hasOwn(benches, name) ? benches[name as keyof typeof benches] : undefined;

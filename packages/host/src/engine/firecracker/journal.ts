@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
@@ -30,9 +31,14 @@ export class VmJournal {
     this.#note = note;
   }
 
-  static async create(workDir: string, note: Omit<VmNote, "format" | "epoch">): Promise<VmJournal> {
+  /**
+   * Before the VM is started, so one that is cut off half-way describes nothing. Written at once: a
+   * few hundred bytes take less than the way to another thread and back.
+   */
+  static create(workDir: string, note: Omit<VmNote, "format" | "epoch">): VmJournal {
     const journal = new VmJournal(workDir, { ...note, format: 1, epoch: "image" });
-    await journal.#write();
+    const text = JSON.stringify(journal.note);
+    writeFileSync(join(workDir, journalFile), text, { mode: 0o600, flag: "wx" });
     return journal;
   }
 

@@ -44,7 +44,7 @@ async function start(
 ): Promise<Launched> {
   const { workDir, memoryMib } = order;
   const relative = user === null ? "." : jailDir(host.binary);
-  const journal = await VmJournal.create(workDir, { dir: relative, user, memory_mib: memoryMib });
+  const journal = VmJournal.create(workDir, { dir: relative, user, memory_mib: memoryMib });
   const { dir } = journal;
   // The jailer takes what is there already; its files must be before it closes the door.
   if (user !== null) await mkdir(dir, { recursive: true, mode: 0o700 });

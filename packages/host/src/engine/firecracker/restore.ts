@@ -27,7 +27,12 @@ export async function restoreFirecracker(
     prepare: (dir, user) => provideRestore(spec, { memory, dir, user }),
   });
   const processMs = performance.now() - started;
-  const load = api.call("loadSnapshot", loadBody(host), { timeoutMs: host.timeouts.loadMs });
+  const jailed = journal.note.user !== null;
+  const body = loadBody(host, {
+    vmstate: jailed ? vmFiles.vmstate : spec.vmstateFile,
+    memory: jailed ? vmFiles.memory : memory,
+  });
+  const load = api.call("loadSnapshot", body, { timeoutMs: host.timeouts.loadMs });
   await answered(process, load, "restore").catch((error: unknown) => {
     api.close();
     throw error instanceof ForkdError ? explain(error) : error;
@@ -55,11 +60,11 @@ async function provideRestore(
   spec: RestoreSpec,
   { memory, dir, user }: RestoreFiles,
 ): Promise<void> {
-  await Promise.all([
-    provide(memory, join(dir, vmFiles.memory), user),
-    provide(spec.vmstateFile, join(dir, vmFiles.vmstate), user),
-    provide(spec.rootImage, join(dir, vmFiles.root), user),
-  ]);
+  await provide(spec.rootImage, join(dir, vmFiles.root), user);
+  // What is not frozen in the state is named by its own path, where that can be seen.
+  if (user === null) return;
+  await provide(memory, join(dir, vmFiles.memory), user);
+  await provide(spec.vmstateFile, join(dir, vmFiles.vmstate), user);
 }
 
 /** Its disks are raw files, which cannot be layers over each other. */
@@ -74,10 +79,13 @@ export function requireNoScratch(wanted: boolean): void {
  * The VM stays paused. `clock_realtime` is left out: the agent is given the time with its identity,
  * and a guest whose monotonic clock jumps by a day of frost runs all timers of that day at once.
  */
-export function loadBody({ capabilities }: FirecrackerHost): RequestBody<"loadSnapshot"> {
+export function loadBody(
+  { capabilities }: FirecrackerHost,
+  from: { readonly vmstate: string; readonly memory: string },
+): RequestBody<"loadSnapshot"> {
   return {
-    snapshot_path: vmFiles.vmstate,
-    mem_backend: { backend_type: "File", backend_path: vmFiles.memory },
+    snapshot_path: from.vmstate,
+    mem_backend: { backend_type: "File", backend_path: from.memory },
     ...(capabilities.trackDirtyPages
       ? { track_dirty_pages: true }
       : { enable_diff_snapshots: true }),

@@ -1,5 +1,5 @@
 import { watch } from "node:fs";
-import { access, chown, rm } from "node:fs/promises";
+import { chown, rm } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
@@ -13,14 +13,13 @@ export interface Appearance extends Disposable {
   readonly happened: Promise<void>;
 }
 
-/** Ask for it before the program that makes the name is started. */
+/** Ask for it before the program that makes the name is started; one that is there counts not. */
 export function watchFor(dir: string, name: string): Appearance {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const watcher = watch(dir, { persistent: false }, (_, seen) => {
     if (seen === name) resolve();
   });
   watcher.on("error", reject);
-  access(join(dir, name)).then(resolve, () => undefined);
   promise.catch(() => undefined);
   return { happened: promise, [Symbol.dispose]: () => watcher.close() };
 }
