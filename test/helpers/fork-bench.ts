@@ -11,7 +11,7 @@ import { History } from "@forkd/host/fork/history.ts";
 import { Journal } from "@forkd/host/fork/journal.ts";
 import type { StateBounds } from "@forkd/host/fork/lifecycle.ts";
 import { LimitKeeper } from "@forkd/host/fork/limits.ts";
-import { renderRecord, type SandboxRecord } from "@forkd/host/fork/record.ts";
+import { renderRecord } from "@forkd/host/fork/record.ts";
 import type { Sandbox } from "@forkd/host/fork/sandbox.ts";
 import { Sandboxes } from "@forkd/host/fork/sandboxes.ts";
 import type { JournalStep } from "@forkd/host/fork/steps.ts";
@@ -19,8 +19,8 @@ import { createWorkDir } from "@forkd/host/fork/work-dir.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import { identifyProcess } from "@forkd/host/linux/proc.ts";
 import { SnapshotStore } from "@forkd/host/store/snapshots.ts";
-import { sampleSandbox } from "./fake-service.ts";
 import { FakeVm } from "./fake-vm.ts";
+import { sampleRecord } from "./sample-record.ts";
 
 /** A sandbox whose VM and whose start are the test's. */
 export interface BenchSandbox {
@@ -99,19 +99,7 @@ async function begin(
 }
 
 async function openJournal({ paths, owner, onStep }: ForkDeps, id: SandboxId): Promise<Journal> {
-  const record: SandboxRecord = {
-    phase: "starting",
-    outlives: true,
-    bootId: owner.bootId,
-    info: sampleSandbox(id, "base"),
-    snapshotSha256: "0".repeat(64),
-    resources: [],
-    process: null,
-    diskLayers: [],
-    nextLayer: null,
-    attachTokens: [],
-    end: null,
-  };
+  const record = sampleRecord(id, { phase: "starting", bootId: owner.bootId });
   const files = { "sandbox.json": renderRecord(record) };
   const workDir = await createWorkDir(paths, { name: id, owner, files });
   return new Journal(workDir, record, onStep);

@@ -9,6 +9,7 @@ import { StartFailure } from "@forkd/host/fork/child.ts";
 import { History } from "@forkd/host/fork/history.ts";
 import { stateBoundsMs } from "@forkd/host/fork/lifecycle.ts";
 import fc from "fast-check";
+import { eventually } from "../../helpers/eventually.ts";
 import { type BenchSandbox, type ForkBench, openBench } from "../../helpers/fork-bench.ts";
 import { makeTmpDir } from "../../helpers/tmp.ts";
 
@@ -88,26 +89,36 @@ test("one branch at a time; a delete ends it, a failure resumes the VM", async (
   assert.equal(vm.resumes, 1);
 });
 
-test("nothing that hangs keeps a sandbox in a state for good", async () => {
+test("a start that hangs is ended", async () => {
   await using dir = await makeTmpDir("fork");
-  const boundsMs = { ...stateBoundsMs, starting: 20, branching: 20, ending: 20 };
-  const bench = await openBench(dir.path, boundsMs);
+  const bench = await openBench(dir.path, { ...stateBoundsMs, starting: 20 });
   const hung = await bench.begin({ obeys: false });
   await assert.rejects(hung.sandbox.opened, { code: "sandbox_ended" });
-  assert.equal((await hung.sandbox.ended)?.code, undefined);
+  assert.equal(await hung.sandbox.ended, undefined);
+  assert.equal((await bench.sandboxes.get(hung.id)).end?.reason, "identity_timeout");
+});
 
-  const branched = await running(bench);
+test("a branch that hangs is given up, and the sandbox runs on", async () => {
+  await using dir = await makeTmpDir("fork");
+  const bench = await openBench(dir.path, { ...stateBoundsMs, branching: 20 });
+  const { id, sandbox, vm } = await running(bench);
   const never = Promise.withResolvers<void>();
-  const branch = bench.sandboxes.whileBranching(branched.id, () => never.promise);
+  const branch = bench.sandboxes.whileBranching(id, () => never.promise);
   await assert.rejects(branch, { code: "deadline_exceeded" });
-  assert.equal(branched.sandbox.info.state, "running");
+  assert.deepEqual([sandbox.info.state, vm.resumes], ["running", 1]);
+  await sandbox.kill(killed);
+});
 
-  const immortal = await running(bench);
-  immortal.vm.immortal = true;
-  await assert.rejects(immortal.sandbox.kill(killed), { code: "deadline_exceeded" });
-  assert.equal(immortal.sandbox.info.state, "ended");
-  immortal.vm.die();
-  await branched.sandbox.kill(killed);
+test("a VMM that does not end is said to be there still, and is no sandbox any more", async () => {
+  await using dir = await makeTmpDir("fork");
+  const bench = await openBench(dir.path, { ...stateBoundsMs, ending: 20 });
+  const { id, sandbox, vm } = await running(bench);
+  vm.immortal = true;
+  await assert.rejects(sandbox.kill(killed), { code: "deadline_exceeded" });
+  assert.equal(sandbox.info.state, "ended");
+  assert.deepEqual(await readdir(bench.deps.paths.workDir), [id]);
+  vm.die();
+  await eventually(async () => assert.deepEqual(await readdir(bench.deps.paths.workDir), []));
 });
 
 test("the history keeps the newest, each once, over restarts", async () => {
