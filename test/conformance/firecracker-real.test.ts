@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, open, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { toForkdError } from "@forkd/api";
+import type { MemoryImage, RestoredVm } from "@forkd/host/engine/engine.ts";
+import { hostCpu } from "@forkd/host/engine/firecracker/cpu.ts";
+import { FirecrackerEngine } from "@forkd/host/engine/firecracker/engine.ts";
+import { locateFirecracker } from "@forkd/host/store/firecracker.ts";
+import { skipWithout } from "../helpers/capability.ts";
+import { eventually } from "../helpers/eventually.ts";
+import { flattenInto } from "../helpers/fake-firecracker.ts";
+import { tinyCounterOffset, tinyGuestWords, writeTinyGuest } from "../helpers/tiny-guest.ts";
+import { engineConformance } from "./engine-suite.ts";
+import { qemuSubject } from "./qemu-subject.ts";
+
+/** Set by `npm run test:firecracker -- --binary PATH`. */
+const binary = process.env["FORKD_TEST_FIRECRACKER"] ?? "";
+const memoryMib = 64;
+
+const skip =
+  (binary === "" && "needs a Firecracker: npm run test:firecracker -- --binary PATH") ||
+  skipWithout("root", "kvm", "guest-agent");
+
+const dir = await mkdtemp(join(tmpdir(), "forkd-fcr-"));
+after(() => rm(dir, { recursive: true, force: true }));
+
+const engine = new FirecrackerEngine({
+  find: async () => (await locateFirecracker(binary)) ?? null,
+  jail: null,
+  cacheDir: join(dir, "cache"),
+  cpuTemplate: null,
+  flatten: (image) => flattenInto(join(dir, "flat"), image),
+});
+const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib } as const;
+
+test("a guest of some instructions is booted, frozen, forked and captured", { skip }, async () => {
+  const file = (name: string): string => join(dir, name);
+  const newDir = async (name: string): Promise<string> => {
+    await mkdir(file(name));
+    return file(name);
+  };
+  await writeFile(file("vmlinux"), writeTinyGuest());
+  for (const name of ["initrd", "root.img"]) await writeFile(file(name), Buffer.alloc(4096));
+  const kernel = { vmlinuz: file("vmlinux"), vmlinux: file("vmlinux"), initrd: file("initrd") };
+  const parent = await engine.boot({
+    workDir: await newDir("p"),
+    machine,
+    kernel,
+    rootImage: file("root.img"),
+    memoryFile: file("memory"),
+    upperMib: null,
+    scratch: null,
+  });
+  await eventually(() => assert.ok(parent.consoleTail().includes(tinyGuestWords)));
+  await parent.pause();
+  await parent.saveState(file("vmstate"));
+  await parent.stop();
+  const frozen = await counterIn(file("memory"));
+  assert.ok(frozen > 0n, "the guest counted");
+
+  const image = { base: file("memory"), overlay: null };
+  const restore = async (name: string, memory: MemoryImage, vmstateFile: string) => {
+    const workDir = await newDir(name);
+    const rest = { scratch: [], dieWithParent: true, cgroups: [] };
+    const spec = { workDir, machine, rootImage: file("root.img"), memory, vmstateFile };
+    return await engine.restore({ ...spec, ...rest });
+  };
+  const capture = async (vm: RestoredVm, from: MemoryImage, name: string) => {
+    const at = await newDir(name);
+    const files = {
+      vmstate: join(at, "vmstate"),
+      pages: join(at, "pages"),
+      extents: join(at, "extents"),
+    };
+    await vm.capture({
+      mode: "stopped",
+      all: false,
+      image: from,
+      files,
+      disks: [],
+      maxPauseMs: null,
+      durable: false,
+      beforeStop: async () => undefined,
+      afterResume: async () => undefined,
+      onPivot: () => undefined,
+    });
+    const overlay = { file: files.pages, extents: files.extents };
+    return { image: { base: from.base, overlay }, vmstate: files.vmstate };
+  };
+
+  const child = await restore("c", image, file("vmstate"));
+  await child.resume();
+  const first = await capture(child, image, "s1");
+  const second = await capture(child, image, "s2");
+  await child.stop();
+  const counts = [
+    frozen,
+    await counterIn(first.image.overlay.file),
+    await counterIn(second.image.overlay.file),
+  ];
+  assert.deepEqual([...counts].sort(ascending), counts, "it counts on");
+  assert.equal(new Set(counts).size, 3);
+  assert.equal(await counterIn(file("memory")), frozen, "the image stays as it was");
+
+  const grandchild = await restore("g", second.image, second.vmstate);
+  await grandchild.resume();
+  const third = await capture(grandchild, second.image, "s3");
+  await grandchild.stop();
+  const last = await counterIn(third.image.overlay.file);
+  assert.ok(last > (counts[2] ?? 0n), "a grandchild counts on from where it was captured");
+});
+
+const ascending = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
+
+async function counterIn(path: string): Promise<bigint> {
+  await using handle = await open(path, "r");
+  const { buffer } = await handle.read(Buffer.alloc(8), 0, 8, tinyCounterOffset);
+  return buffer.readBigUInt64LE();
+}
+
+/** Why this host's KVM runs no stock kernel under this Firecracker; false when it does. */
+async function whyNoLinux(): Promise<string | false> {
+  try {
+    await engine.probe((await qemuSubject(dir)).kernel);
+    return false;
+  } catch (error) {
+    return `needs a KVM that runs the guest kernel: ${toForkdError(error).message}`;
+  }
+}
+
+const noLinux = skip || skipWithout("qemu") || (await whyNoLinux());
+if (noLinux !== false) {
+  test("engine firecracker, the real one", { skip: noLinux }, () => undefined);
+} else {
+  engineConformance("firecracker, the real one", async () => ({
+    ...(await qemuSubject(dir)),
+    engine,
+  }));
+}
