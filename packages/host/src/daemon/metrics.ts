@@ -30,6 +30,7 @@ const lagQuantiles = ["0.5", "0.99", "1"] as const;
 export class Metrics {
   readonly #options: MetricsOptions;
   readonly #loop: IntervalHistogram;
+  #loopMaxNs = 0;
   readonly #answers = new Map<number, number>();
 
   constructor(options: MetricsOptions) {
@@ -55,7 +56,7 @@ export class Metrics {
     const metrics = [
       ...this.#upstreamMetrics(snapshots.length, service.listSandboxes().length),
       this.#answerCounts(),
-      this.#loopLag(),
+      ...this.#loopLag(),
       limitsEnforced(await service.limitSupport()),
       gauge(
         "process_resident_memory_bytes",
@@ -100,19 +101,32 @@ export class Metrics {
     };
   }
 
-  #loopLag(): Metric {
-    const samples = lagQuantiles.map((quantile) => {
-      const measured = this.#loop.percentile(Number(quantile) * 100) / nanosecondsPerSecond;
-      return { labels: { quantile }, value: Math.max(0, measured - loopResolutionMs / 1000) };
-    });
+  #loopLag(): readonly Metric[] {
+    this.#loopMaxNs = Math.max(this.#loopMaxNs, this.#loop.max);
+    const samples = lagQuantiles.map((quantile) => ({
+      labels: { quantile },
+      value: lagSeconds(this.#loop.percentile(Number(quantile) * 100)),
+    }));
     this.#loop.reset();
-    return {
-      name: "forkd_event_loop_lag_seconds",
-      type: "gauge",
-      help: "How late the event loop ran timers since the last scrape.",
-      samples,
-    };
+    return [
+      {
+        name: "forkd_event_loop_lag_seconds",
+        type: "gauge",
+        help: "How late the event loop ran timers since the last scrape.",
+        samples,
+      },
+      gauge(
+        "forkd_event_loop_lag_max_seconds",
+        "How late the event loop ran a timer at most, since the daemon's start.",
+        lagSeconds(this.#loopMaxNs),
+      ),
+    ];
   }
+}
+
+/** What was measured lies the timer's own interval above the lag. */
+function lagSeconds(measuredNs: number): number {
+  return Math.max(0, measuredNs / nanosecondsPerSecond - loopResolutionMs / 1000);
 }
 
 function limitsEnforced(support: readonly LimitSupport[]): Metric {

@@ -11,6 +11,7 @@ import {
 } from "@forkd/api";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Actor } from "../fork/operations.ts";
+import { answerBody } from "./answer-body.ts";
 import { clientSignal } from "./answered.ts";
 import { parseBody, parseQuery } from "./body.ts";
 
@@ -75,8 +76,10 @@ function registerRoute(app: FastifyInstance, route: Route, handler: LooseHandler
         const signal = clientSignal(reply);
         const answer = await handler({ params, query, body, signal, actor: actorOf(request) });
         reply.status(isWriting(route, answer) ? 202 : route.success.status);
-        if (route.success.body === "text") reply.type("text/plain; version=0.0.4; charset=utf-8");
-        return reply.send(answer);
+        const isText = route.success.body === "text";
+        if (isText) reply.type("text/plain; version=0.0.4; charset=utf-8");
+        else if (route.success.body !== null) reply.type("application/json; charset=utf-8");
+        return reply.send(answerBody(answer));
       },
     });
   }

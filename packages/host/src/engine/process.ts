@@ -1,5 +1,5 @@
 import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { Duplex, type Readable, type Writable } from "node:stream";
 import { ForkdError } from "@forkd/api";
@@ -238,11 +238,17 @@ export function startNative(
   });
 }
 
-/** The end of a VMM's log. */
+/** The end of a VMM's log, however long that has become. */
 export function logTail(workDir: string): string {
+  let fd: number | undefined;
   try {
-    return readFileSync(join(workDir, "vmm.log"), "utf8").slice(-logTailBytesMax).trim();
+    fd = openSync(join(workDir, "vmm.log"), "r");
+    const tail = Buffer.alloc(logTailBytesMax);
+    const from = Math.max(0, fstatSync(fd).size - logTailBytesMax);
+    return tail.toString("utf8", 0, readSync(fd, tail, 0, tail.length, from)).trim();
   } catch {
     return "";
+  } finally {
+    if (fd !== undefined) closeSync(fd);
   }
 }
