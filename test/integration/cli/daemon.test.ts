@@ -107,7 +107,10 @@ test("SIGTERM while children live ends them and exits with 143", async (context)
 test("images and rmi ask the daemon first", async (context) => {
   const { service, cli } = await open(context);
   const images = await cli(["images"]);
-  assert.match(images.out, /^TAG +SIZE +MEMORY +DEPTH +PARENT +CREATED +ENGINE +IMAGE +STATUS\nbase /);
+  assert.match(
+    images.out,
+    /^TAG +SIZE +MEMORY +DEPTH +PARENT +CREATED +ENGINE +IMAGE +STATUS\nbase /,
+  );
   assert.deepEqual(await cli(["rmi", "base"]), { code: 0, out: "✓ base (daemon)", err: "" });
   assert.equal(service.snapshots.size, 0);
 });

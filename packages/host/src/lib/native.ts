@@ -1,7 +1,12 @@
 import { fileURLToPath } from "node:url";
 
 /** What native/ builds: programs, and the library that VMMs load. */
-export type NativeName = "forkd-launch" | "forkd-tsc" | "forkd-capture" | "forkd-sparse" | "forkd-ram.so";
+export type NativeName =
+  | "forkd-launch"
+  | "forkd-tsc"
+  | "forkd-capture"
+  | "forkd-sparse"
+  | "forkd-ram.so";
 
 /**
  * Path of one of our C helpers: `FORKD_NATIVE_DIR`, else native/build of the checkout or of the
