@@ -7,8 +7,8 @@
  *   forkd-sparse apply FILE TABLE ONTO
  *                                   copies the extents of TABLE, zeros too, over those of ONTO
  *
- * TABLE is new, but for apply: (u64 offset, u64 length) pairs, little-endian, sorted, whole pages, apart from each
- * other. Prints the number of extents and of the bytes that they cover.
+ * TABLE is new, but for apply: (u64 offset, u64 length) pairs, little-endian, sorted, whole pages,
+ * apart from each other. Prints the number of extents and of the bytes that they cover.
  *
  * A file system that keeps data in pieces larger than a page would call pages data that nobody
  * wrote: zeros that would lie over an image. Such a file is refused.

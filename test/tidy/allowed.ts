@@ -16,6 +16,8 @@ export const processStarters: Exceptions = {
 
 /** Files that remove directories with all that is in them. */
 export const treeRemovers: Exceptions = {
+  "bench/firecracker.ts": "the work directories of its own rounds",
+  "packages/host/src/engine/firecracker/probe.ts": "its own trial directory",
   "packages/host/src/engine/qemu/probe.ts": "its own trial directory",
   "packages/host/src/fork/work-dir.ts": "the work directory of an ended sandbox",
   "packages/host/src/store/staging-dirs.ts": "what the store itself made, by validated name",

@@ -1,7 +1,8 @@
 /*
  * A stand-in for Firecracker: the real API on a real socket, with its state rules and its words, a
  * RAM that is really mapped, snapshots that are really written, and a small agent behind its vsock.
- * It runs no guest: what the agent knows lies in the RAM, so a page that a snapshot loses is missed.
+ * It runs no guest: what the agent knows lies in the RAM, so a page that a snapshot loses is
+ * missed.
  */
 #ifndef FAKE_H
 #define FAKE_H

@@ -22,8 +22,8 @@ export const jailDefaults: JailPolicy = { uidFirst: 820_000, uidCount: 10_000, g
 const jailId = "vm";
 /**
  * The launcher has put the VMM into its control groups before the jailer runs. The jailer moves it
- * to its own if that exists, by default `/firecracker`, out of its limits: so it is told of one that
- * cannot be there.
+ * to its own if that exists, by default `/firecracker`, out of its limits: so it is told of one
+ * that cannot be there.
  */
 const noCgroup = "forkd/none/such";
 /** RAM file, disks, sockets, KVM, connections of the agent: some dozens. */
