@@ -6,12 +6,16 @@
  * the daemon forks with locks held, and nothing of this program stays.
  *
  *   forkd-launch [--no-thp] [--die-with-parent PID] [--oom-score-adj N] [--cgroup PROCS_FILE]...
- *                [--keep-fds N] -- ARGV...
+ *                [--bind FILE NAME]... [--keep-fds N] -- ARGV...
  *
  * --cgroup joins the control group of that cgroup.procs file before anything else of the program
  * happens, so no page and no thread of it is ever outside its limits. It may be given once for each
  * hierarchy of cgroup v1. A group that cannot be joined is an error: a limit that was promised is
  * in force or the program does not run.
+ *
+ * --bind shows the program a file under another name too, read-only, in a mount namespace of its
+ * own: nobody else sees it, and it goes with the program. NAME must not exist; an empty file is made
+ * there. Unlike a hard link it leaves the file's ctime alone and may lead to another file system.
  *
  * --die-with-parent takes the expected parent's pid: had it died before the request was made, this
  * exits at once rather than outlive it. --keep-fds closes every descriptor from N on.
@@ -21,10 +25,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -60,6 +66,21 @@ static void join_cgroup(const char *procs_file) {
   close(fd);
 }
 
+static void bind_file(const char *file, const char *name) {
+  static int is_private;
+  if (!is_private) {
+    if (unshare(CLONE_NEWNS) != 0) fail("a mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("private mounts");
+    is_private = 1;
+  }
+  int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0) fail(name);
+  close(fd);
+  unsigned long safe = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  if (mount(file, name, NULL, MS_BIND, NULL) != 0) fail(file);
+  if (mount(NULL, name, NULL, MS_REMOUNT | MS_BIND | safe, NULL) != 0) fail(name);
+}
+
 static void die_with_parent(const char *text) {
   pid_t parent = (pid_t)parse_number(text, 1, 1L << 22);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail("PR_SET_PDEATHSIG");
@@ -88,6 +109,9 @@ int main(int argc, char **argv) {
       write_oom_score(value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--cgroup") == 0) {
       join_cgroup(value_of(argc, argv, &at));
+    } else if (strcmp(argv[at], "--bind") == 0) {
+      const char *file = value_of(argc, argv, &at);
+      bind_file(file, value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--keep-fds") == 0) {
       long first = parse_number(value_of(argc, argv, &at), 3, 1024);
       if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) != 0) fail("close_range");

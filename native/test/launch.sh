@@ -59,6 +59,26 @@ rm -f "$procs"
 check "a group that cannot be joined is 125" 125 \
   "$(code_of "$launch" --cgroup /nonexistent/cgroup.procs -- true)"
 
+# Mounts need root; what they must not do is be seen by anybody else.
+if [ "$(id -u)" = 0 ]; then
+  dir=$(mktemp -d)
+  echo shown >"$dir/file"
+  before=$(stat -c %z "$dir/file")
+  check "a file is shown under another name" shown \
+    "$("$launch" --bind "$dir/file" "$dir/name" -- cat "$dir/name")"
+  check "nobody else sees it there, and nothing is left of it" "" "$(cat "$dir/name")"
+  check "the file's ctime is as it was" "$before" "$(stat -c %z "$dir/file")"
+  check "it cannot be written there" denied \
+    "$("$launch" --bind "$dir/file" "$dir/other" -- sh -c 'echo x >"$0" || echo denied' \
+      "$dir/other" 2>/dev/null)"
+  check "a name that exists is 125" 125 \
+    "$(code_of "$launch" --bind "$dir/file" "$dir/name" -- true)"
+  rm -rf "$dir"
+else
+  tests=$((tests + 1))
+  echo "ok $tests - a file is shown under another name # SKIP needs root"
+fi
+
 # The parent starts a sleeper and is killed; the sleeper must go too.
 file=$(mktemp)
 sh -c '"$0" --die-with-parent $$ -- sleep 60 & echo $! > "$1"; wait' "$launch" "$file" &

@@ -24,6 +24,12 @@ export interface Preload {
   readonly env: Readonly<Record<string, string>>;
 }
 
+export interface FileBind {
+  readonly file: string;
+  /** Absolute; must not exist, and is made. */
+  readonly name: string;
+}
+
 export interface VmmSpawn {
   readonly argv: readonly string[];
   readonly workDir: string;
@@ -35,6 +41,8 @@ export interface VmmSpawn {
   /** Files opened read-only for it, on the descriptors after the sockets. */
   readonly files: readonly string[];
   readonly preload: Preload | null;
+  /** Files that it sees under other names too, read-only; it alone sees them there. */
+  readonly binds?: readonly FileBind[];
   /**
    * Where its standard output goes: into its log, which is so when absent, nowhere, or to us. The
    * log has no bound, so what a guest can write must not go there.
@@ -207,6 +215,7 @@ function launcherArgs(request: VmmSpawn): string[] {
   const fds = firstExtraFd + request.sockets + filesOf(request).length;
   return [
     ...request.cgroups.flatMap((file) => ["--cgroup", file]),
+    ...(request.binds ?? []).flatMap(({ file, name }) => ["--bind", file, name]),
     "--no-thp",
     ...(request.dieWithParent ? ["--die-with-parent", String(process.pid)] : []),
     "--oom-score-adj",

@@ -1,11 +1,10 @@
 import { open } from "node:fs/promises";
-import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { BootedVm, BootSpec } from "../engine.ts";
 import type { FirecrackerApi } from "./api.ts";
 import type { RequestBody } from "./contract.ts";
 import { machineCpu } from "./cpu.ts";
-import { agentPort, type JailUser, provide, vmFiles } from "./files.ts";
+import { agentPort, type Provided, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
 import { requireNoScratch } from "./restore.ts";
@@ -27,7 +26,8 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
     dieWithParent: true,
     cgroups: [],
     stdout: "us",
-    prepare: (dir, user) => provideBoot(spec, dir, user),
+    files: bootFiles(spec),
+    jailFiles: [],
   });
   const consoleTail = keepTail(process.stdout);
   const knock = await process.orDeath(listenForKnock(journal.dir, journal.note.user), "boot");
@@ -53,12 +53,13 @@ async function createSparse(path: string, mib: number): Promise<void> {
   await handle.truncate(mib * 1024 * 1024);
 }
 
-async function provideBoot(spec: BootSpec, dir: string, user: JailUser | null): Promise<void> {
-  const { kernel } = spec;
-  // Without an uncompressed kernel, Firecracker itself says what it thinks of the other one.
-  await provide(kernel.vmlinux ?? kernel.vmlinuz, join(dir, vmFiles.kernel), user);
-  await provide(kernel.initrd, join(dir, vmFiles.initrd), user);
-  await provide(spec.rootImage, join(dir, vmFiles.root), user);
+function bootFiles({ kernel, rootImage }: BootSpec): readonly Provided[] {
+  return [
+    // Without an uncompressed kernel, Firecracker itself says what it thinks of the other one.
+    { file: kernel.vmlinux ?? kernel.vmlinuz, name: vmFiles.kernel },
+    { file: kernel.initrd, name: vmFiles.initrd },
+    { file: rootImage, name: vmFiles.root },
+  ];
 }
 
 /** One request after the other: the first that is refused ends it. */

@@ -1,9 +1,10 @@
 import { constants, symlinkSync } from "node:fs";
-import { chmod, chown, link, open, rename, rm, stat } from "node:fs/promises";
+import { chmod, chown, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../../lib/atomic.ts";
 import { run } from "../../lib/exec.ts";
+import type { FileBind } from "../process.ts";
 
 /**
  * Names inside the directory that a VMM sees as its own: the work directory, or the root of its
@@ -39,24 +40,29 @@ export interface JailUser {
   readonly gid: number;
 }
 
+/** A file that a VMM is to see under one of its names. */
+export interface Provided {
+  readonly file: string;
+  readonly name: string;
+}
+
 /**
- * Gives a VMM a file under one of its names: by a symbolic link, or for a jail, which has no other
- * files, by a hard link that its group may read.
+ * Gives a VMM its files: by symbolic links, or into a jail, which has no other files, by mounts that
+ * the launcher makes and that its group may read. A hard link would change the file's ctime, by
+ * which the store knows that it is as it was.
  */
-export async function provide(target: string, path: string, user: JailUser | null): Promise<void> {
-  // A link of its own in a fresh directory: quicker made than handed to another thread.
-  if (user === null) return symlinkSync(target, path);
-  await allowGroup(target, user.gid);
-  try {
-    await link(target, path);
-  } catch (error) {
-    if (!isErrno(error, "EXDEV")) throw error;
-    const message = `${target} is not on the file system of the jail ${path}`;
-    throw new ForkdError("engine_failed", message, {
-      hint: "keep snapshots, images, cache and work in one data directory",
-      cause: error,
-    });
+export async function provide(
+  files: readonly Provided[],
+  dir: string,
+  user: JailUser | null,
+): Promise<readonly FileBind[]> {
+  if (user === null) {
+    // Links of its own in a fresh directory: quicker made than handed to another thread.
+    for (const { file, name } of files) symlinkSync(file, join(dir, name));
+    return [];
   }
+  for (const { file } of files) await allowGroup(file, user.gid);
+  return files.map(({ file, name }) => ({ file, name: join(dir, name) }));
 }
 
 /** Once a file: what is given to every child must not get a new ctime by each. */

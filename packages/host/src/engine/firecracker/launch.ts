@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { withDeadline } from "../../lib/deadline.ts";
 import { VmmProcess } from "../process.ts";
 import { FirecrackerApi, FirecrackerRefusal } from "./api.ts";
-import { type JailUser, vmFiles } from "./files.ts";
+import { type JailUser, type Provided, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { jailDir, jailerArgv } from "./jail.ts";
 import { VmJournal } from "./journal.ts";
@@ -15,8 +15,10 @@ export interface LaunchOrder {
   readonly dieWithParent: boolean;
   readonly cgroups: readonly string[];
   readonly stdout: "nowhere" | "us";
-  /** Puts the VM's files where it will look for them; `dir` is its own directory. */
-  readonly prepare: (dir: string, user: JailUser | null) => Promise<void>;
+  /** What it is to find in its own directory. */
+  readonly files: readonly Provided[];
+  /** What it is to find there if it can see nothing else. */
+  readonly jailFiles: readonly Provided[];
 }
 
 /** A Firecracker that listens and has been told nothing yet. */
@@ -48,7 +50,8 @@ async function start(
   const { dir } = journal;
   // The jailer takes what is there already; its files must be before it closes the door.
   if (user !== null) await mkdir(dir, { recursive: true, mode: 0o700 });
-  await order.prepare(dir, user);
+  const files = user === null ? order.files : [...order.files, ...order.jailFiles];
+  const binds = await provide(files, dir, user);
   const appearance = watchFor(dir, vmFiles.api);
   try {
     const process = await VmmProcess.start({
@@ -59,6 +62,7 @@ async function start(
       sockets: 0,
       files: [],
       preload: null,
+      binds,
       stdout: order.stdout,
     });
     const { socketMs, requestMs } = host.timeouts;

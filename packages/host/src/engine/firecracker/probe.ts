@@ -11,7 +11,7 @@ import type { BootKernel, EngineProbe } from "../engine.ts";
 import type { VmmProcess } from "../process.ts";
 import type { FirecrackerApi } from "./api.ts";
 import { kernelCommandLine } from "./boot.ts";
-import { provide, vmFiles } from "./files.ts";
+import { vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
 import { formatVersion, parseVersion } from "./version.ts";
@@ -96,10 +96,11 @@ async function runTrial(
     dieWithParent: true,
     cgroups: [],
     stdout: "us",
-    prepare: async (dir, user) => {
-      await provide(kernel.vmlinux ?? kernel.vmlinuz, join(dir, vmFiles.kernel), user);
-      await provide(kernel.initrd, join(dir, vmFiles.initrd), user);
-    },
+    files: [
+      { file: kernel.vmlinux ?? kernel.vmlinuz, name: vmFiles.kernel },
+      { file: kernel.initrd, name: vmFiles.initrd },
+    ],
+    jailFiles: [],
   });
   try {
     const spoke = sawMarker(process);

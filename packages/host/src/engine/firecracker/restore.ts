@@ -1,9 +1,8 @@
-import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import type { RestoredVm, RestoreSpec } from "../engine.ts";
 import type { RequestBody } from "./contract.ts";
 import { requireCpu } from "./cpu.ts";
-import { type JailUser, provide, vmFiles } from "./files.ts";
+import { vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
 import { FirecrackerVm } from "./vm.ts";
@@ -24,7 +23,12 @@ export async function restoreFirecracker(
     dieWithParent: spec.dieWithParent,
     cgroups: spec.cgroups,
     stdout: "nowhere",
-    prepare: (dir, user) => provideRestore(spec, { memory, dir, user }),
+    files: [{ file: spec.rootImage, name: vmFiles.root }],
+    // What is not frozen in the state is named by its own path, where that can be seen.
+    jailFiles: [
+      { file: memory, name: vmFiles.memory },
+      { file: spec.vmstateFile, name: vmFiles.vmstate },
+    ],
   });
   const processMs = performance.now() - started;
   const jailed = journal.note.user !== null;
@@ -48,23 +52,6 @@ export async function restoreFirecracker(
     booted: null,
     running: false,
   });
-}
-
-interface RestoreFiles {
-  readonly memory: string;
-  readonly dir: string;
-  readonly user: JailUser | null;
-}
-
-async function provideRestore(
-  spec: RestoreSpec,
-  { memory, dir, user }: RestoreFiles,
-): Promise<void> {
-  await provide(spec.rootImage, join(dir, vmFiles.root), user);
-  // What is not frozen in the state is named by its own path, where that can be seen.
-  if (user === null) return;
-  await provide(memory, join(dir, vmFiles.memory), user);
-  await provide(spec.vmstateFile, join(dir, vmFiles.vmstate), user);
 }
 
 /** Its disks are raw files, which cannot be layers over each other. */
