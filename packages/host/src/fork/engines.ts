@@ -1,7 +1,7 @@
 import { delimiter, join } from "node:path";
 import { type EngineName, ForkdError, toForkdError } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
-import type { EngineSettings } from "../config/engine-settings.ts";
+import type { EngineChoice, EngineSettings } from "../config/engine-settings.ts";
 import type { BootKernel, Engine, EngineProbe } from "../engine/engine.ts";
 import { FirecrackerEngine, type FirecrackerPrograms } from "../engine/firecracker/engine.ts";
 import { jailDefaults } from "../engine/firecracker/jail.ts";
@@ -56,6 +56,14 @@ export function openEngines(
       flatten: (image) => flat.flatten(image),
     }),
   };
+  return preferEngines(engines, settings.choice);
+}
+
+/** All engines, and which of them a new parent gets. */
+export function preferEngines(
+  engines: Readonly<Record<EngineName, Engine>>,
+  choice: EngineChoice,
+): Engines {
   const chosen = async (name: EngineName, { kernel }: ParentNeeds): Promise<ChosenEngine> => ({
     engine: engines[name],
     probe: await engines[name].probe(kernel),
@@ -63,7 +71,7 @@ export function openEngines(
   return {
     get: (name) => engines[name],
     choose: async (needs) => {
-      if (settings.choice !== "auto") return await chosen(settings.choice, needs);
+      if (choice !== "auto") return await chosen(choice, needs);
       if (needs.scratch) return withReason(await chosen("qemu", needs), noScratch);
       try {
         return await chosen("firecracker", needs);
