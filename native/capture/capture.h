@@ -107,7 +107,8 @@ bool guard_has_stopped(void);
 void qmp_open(const char *path);
 /* Runs one command, a JSON object without an id; fails with QEMU's words. */
 void qmp_run(const char *command);
-/* Waits for the answer to `stop`, which the guard sent. */
+/* Waits for the answer to `stop`, which the guard sent with this id. */
+#define STOP_ID "stop"
 void qmp_await_stop(void);
 /* Runs a command that moves a disk's writes elsewhere, and counts it. */
 void qmp_pivot(const char *command);

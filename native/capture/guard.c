@@ -206,7 +206,7 @@ void guard_stop(void) {
     guard.stopped = true;
     guard.has_stopped = true;
     arm(guard.max_pause_ms);
-    sent = send_all("{\"execute\":\"stop\"}\r\n");
+    sent = send_all("{\"execute\":\"stop\",\"id\":\"" STOP_ID "\"}\r\n");
   }
   pthread_mutex_unlock(&guard.lock);
   guard_check();

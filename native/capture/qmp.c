@@ -28,6 +28,8 @@ static struct {
   uint64_t stopped_us;
   uint64_t resumed_us;
   unsigned pivoted;
+  /* The id of the last command. */
+  unsigned last_id;
 } qmp = {.fd = -1};
 
 /* The microseconds of an event; at least 1. */
@@ -100,28 +102,51 @@ static const char *next_answer(struct patience patience) {
   }
 }
 
-/* What the main thread sends has no id, what the guard sends has one. */
-static const char *answer_of(const char *command) {
+/*
+ * The answer with this id. Others are not for us: the guard's, and late ones to a client that was
+ * there before and is gone.
+ */
+static const char *answer_of(const char *id, const char *command) {
   struct patience patience = guarded_wait();
   for (;;) {
     const char *line = next_answer(patience);
     if (line == NULL) fail(CODE_MONITOR, "the VMM did not answer to %.80s", command);
-    if (json_get(line, "id") != NULL) continue;
     const char *value = json_get(line, "return");
-    if (value != NULL) return value;
-    char words[256] = "it said what is no QMP";
     const char *error = json_get(line, "error");
-    if (error != NULL) json_text(json_get(error, "desc"), words, sizeof words);
+    if (value == NULL && error == NULL) fail(CODE_MONITOR, "%.80s: no QMP came back", command);
+    char found[32];
+    if (!json_text(json_get(line, "id"), found, sizeof found) || strcmp(found, id) != 0) continue;
+    if (value != NULL) return value;
+    char words[256] = "it did not say why";
+    json_text(json_get(error, "desc"), words, sizeof words);
     fail(CODE_MONITOR, "%.80s: %s", command, words);
   }
 }
 
+/* Room for an id; the commands are one thread's, so each id is used up before the next. */
+struct id {
+  char text[16];
+};
+
+static struct id next_id(void) {
+  struct id id;
+  snprintf(id.text, sizeof id.text, "c%u", ++qmp.last_id);
+  return id;
+}
+
+/* The command with an id of ours as its first member. */
+static void write_line(char *line, size_t size, const char *command, const char *id) {
+  if (*command != '{') fail(CODE_MONITOR, "%.80s: a command is a JSON object", command);
+  int length = snprintf(line, size, "{\"id\":\"%s\",%s\r\n", id, command + 1);
+  if (length < 0 || (size_t)length >= size) fail(CODE_MONITOR, "a command is too long");
+}
+
 static const char *ask(const char *command) {
   char line[line_max];
-  int length = snprintf(line, sizeof line, "%s\r\n", command);
-  if (length < 0 || (size_t)length >= sizeof line) fail(CODE_MONITOR, "a command is too long");
+  struct id id = next_id();
+  write_line(line, sizeof line, command, id.text);
   if (!guard_send(line)) fail(CODE_MONITOR, "the monitor does not take commands");
-  return answer_of(command);
+  return answer_of(id.text, command);
 }
 
 static void connect_to(const char *path) {
@@ -154,7 +179,7 @@ void qmp_open(const char *path) {
 
 void qmp_run(const char *command) { ask(command); }
 
-void qmp_await_stop(void) { answer_of("stop"); }
+void qmp_await_stop(void) { answer_of(STOP_ID, "stop"); }
 
 void qmp_pivot(const char *command) {
   ask(command);
@@ -164,9 +189,12 @@ void qmp_pivot(const char *command) {
 unsigned qmp_pivoted(void) { return qmp.pivoted; }
 
 void qmp_give_fd(int fd, unsigned set) {
-  char line[128];
-  const char *form = "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%u}}\r\n";
-  int length = snprintf(line, sizeof line, form, set);
+  char command[96], line[128];
+  struct id id = next_id();
+  const char *form = "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%u}}";
+  snprintf(command, sizeof command, form, set);
+  write_line(line, sizeof line, command, id.text);
+  ssize_t length = (ssize_t)strlen(line);
   struct iovec part = {.iov_base = line, .iov_len = (size_t)length};
   union {
     char bytes[CMSG_SPACE(sizeof(int))];
@@ -182,7 +210,7 @@ void qmp_give_fd(int fd, unsigned set) {
   if (sendmsg(qmp.fd, &message, MSG_NOSIGNAL) != length) {
     fail(CODE_MONITOR, "the monitor does not take a descriptor");
   }
-  answer_of("add-fd");
+  answer_of(id.text, "add-fd");
 }
 
 bool qmp_await_resume(void) {

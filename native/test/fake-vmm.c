@@ -6,6 +6,7 @@
  *     overlay=FILE extents=FILE   as for forkd-ram, but read by the same simple means as here
  *     untracked                   no userfaultfd
  *     idle                        no writer
+ *     stale                       a greeting is followed by answers to a client that is gone
  *     paused                      query-status says that it does not run
  *     COMMAND=die|mute|close|error|noise|flood|slow   what it does at that command
  *
@@ -155,14 +156,24 @@ static void flood(void) {
   for (int i = 0; i < 1024; i++) say(bytes);
 }
 
+/* An answer has the id of its command. */
+static void say_answer(const char *line, const char *member) {
+  char id[64] = "";
+  const char *at = strstr(line, "\"id\":");
+  if (at != NULL) sscanf(at, "%63[^,}]", id);
+  char text[256];
+  snprintf(text, sizeof text, "{%s%s%s}\r\n", member, at == NULL ? "" : ", ", id);
+  say(text);
+}
+
 /* What the test asked for instead of an answer; false when it is to be answered. */
-static bool misbehave(const char *command) {
+static bool misbehave(const char *command, const char *line) {
   const char *how = option(command);
   if (how == NULL) return false;
   if (strcmp(how, "die") == 0) _exit(1);
   if (strcmp(how, "close") == 0) shutdown(client, SHUT_RDWR);
   if (strcmp(how, "error") == 0) {
-    say("{\"error\": {\"class\": \"GenericError\", \"desc\": \"it \\\"may\\\" not\"}}\r\n");
+    say_answer(line, "\"error\": {\"class\": \"GenericError\", \"desc\": \"it \\\"may\\\" not\"}");
   }
   if (strcmp(how, "noise") == 0) say("hello\r\n");
   if (strcmp(how, "flood") == 0) flood();
@@ -181,15 +192,10 @@ static const char *value_for(const char *command) {
   return "{}";
 }
 
-/* An answer has the id of its command, which is the last member there. */
 static void answer(const char *command, const char *line) {
-  char id[64] = "";
-  const char *at = strstr(line, "\"id\":");
-  if (at != NULL) sscanf(at, "%63[^}]", id);
-  char text[256];
-  const char *comma = at == NULL ? "" : ", ";
-  snprintf(text, sizeof text, "{\"return\": %s%s%s}\r\n", value_for(command), comma, id);
-  say(text);
+  char member[128];
+  snprintf(member, sizeof member, "\"return\": %s", value_for(command));
+  say_answer(line, member);
 }
 
 static void obey(const char *line) {
@@ -198,7 +204,7 @@ static void obey(const char *line) {
   if (at == NULL || sscanf(at + 11, "%63[^\"]", command) != 1) die("a command");
   printf("%s\n", command);
   fflush(stdout);
-  if (misbehave(command)) return;
+  if (misbehave(command, line)) return;
   if (strcmp(command, "stop") == 0) set_running(false);
   if (strcmp(command, "cont") == 0) set_running(true);
   bool save = strcmp(command, "xen-save-devices-state") == 0;
@@ -222,6 +228,10 @@ static void serve_client(void) {
   char bytes[line_max + 1];
   size_t used = 0;
   say("{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n");
+  if (option("stale") != NULL) {
+    say("{\"return\": {\"late\": 1}}\r\n{\"return\": {}, \"id\": \"guard\"}\r\n");
+    say("{\"error\": {\"class\": \"GenericError\", \"desc\": \"late\"}}\r\n");
+  }
   for (;;) {
     ssize_t got = receive(bytes + used, line_max - used);
     if (got <= 0) return;

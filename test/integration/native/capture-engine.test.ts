@@ -88,7 +88,7 @@ describe("a capture with a disk that moves", { skip }, () => {
   });
 
   test("it moves and the capture is killed: the VM runs, and the owner hears of it", async () => {
-    await using bench = await CaptureBench.start(["blockdev-snapshot=slow"]);
+    await using bench = await CaptureBench.start(["blockdev-snapshot=slow", "stale"]);
     const capture = attempt(bench, "engine_failed");
     await eventually(() => assert.ok(bench.commands.includes("blockdev-snapshot")));
     killCapture();

@@ -111,6 +111,12 @@ describe("forkd-capture", { skip }, () => {
     assert.deepEqual(await bench.outputs(), ["extents"]);
   });
 
+  test("answers to a client that was there before are not taken for its own", async () => {
+    await using bench = await CaptureBench.start(["stale"]);
+    await bench.capture().finish();
+    assert.ok((await bench.restored()).equals(await bench.truth()));
+  });
+
   for (const how of ["error", "noise", "flood", "close"]) {
     test(`a monitor that answers with ${how} in the pause: the VM goes on`, async () => {
       await using bench = await CaptureBench.start([`xen-save-devices-state=${how}`]);

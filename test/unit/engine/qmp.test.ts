@@ -31,6 +31,16 @@ test("answers find their commands, whatever comes between", async () => {
   assert.deepEqual(answers, [{ of: "a" }, { of: "b" }]);
 });
 
+test("late answers to a client that was there before are not taken", async () => {
+  const { socket, say } = peer(({ execute, id }) => {
+    say({ return: { late: 1 } });
+    say({ return: {}, id: "guard" });
+    say({ error: { class: "GenericError", desc: "late" } });
+    say({ return: { of: execute }, id });
+  });
+  assert.deepEqual(await new Qmp(socket).execute("a"), { of: "a" });
+});
+
 test("an error is QEMU's own words", async () => {
   const { socket, say } = peer(({ id }) =>
     say({ id, error: { class: "GenericError", desc: "no" } }),

@@ -19,6 +19,9 @@ const answerSchema = z.union([
   eventSchema,
   z.object({ id: z.int(), return: z.unknown() }),
   z.object({ id: z.int(), error: z.object({ class: z.string(), desc: z.string() }) }),
+  // Late, to a client that was there before: with another kind of id, or none.
+  z.object({ id: z.string().optional(), return: z.unknown() }).transform(() => ({ late: true })),
+  z.object({ id: z.string().optional(), error: z.unknown() }).transform(() => ({ late: true })),
 ]);
 
 interface Waiter {
