@@ -28,7 +28,7 @@ describe("kill -9 at any instant", { skip: skipWithout("root", "qemu", "guest-ag
     await campaign.round({ bakes: true });
     while (campaign.total < killsMin) await campaign.round({ bakes: false });
     await campaign.finish();
-    console.log(campaign.report());
+    console.log(`note: ${campaign.report()}`);
     const missed = journalSteps.filter((step) => !campaign.kills.has(step));
     assert.deepEqual(missed, []);
   });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { EndReason, SandboxInfo } from "@forkd/api";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
@@ -10,8 +11,16 @@ import { type CliEnd, forkd } from "../helpers/cli.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
+import { vmmProcesses } from "../helpers/vmm-processes.ts";
 
 const children = 8;
+
+function shuffled<T>(items: readonly T[]): T[] {
+  return items
+    .map((item) => ({ item, rank: Math.random() }))
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ item }) => item);
+}
 
 describe("the end of a sandbox", { skip: skipWithout("root", "qemu", "guest-agent") }, () => {
   let baked: Baked;
@@ -52,6 +61,12 @@ describe("the end of a sandbox", { skip: skipWithout("root", "qemu", "guest-agen
     });
   }
 
+  /** The latest first. */
+  async function endedOnes(): Promise<SandboxInfo[]> {
+    const all = await daemon.client.listSandboxes({ query: { ended: true } });
+    return all.filter(({ state }) => state === "ended");
+  }
+
   async function assertEnded(id: string, reason: EndReason): Promise<void> {
     assert.equal((await endOf(id)).reason, reason);
     const refused = { code: "sandbox_ended", message: new RegExp(`\\(${reason}: `) };
@@ -77,6 +92,27 @@ describe("the end of a sandbox", { skip: skipWithout("root", "qemu", "guest-agen
     assert.match((await endOf(victim.id)).detail, /SIGKILL/);
   });
 
+  test("a VMM that is killed while its sandbox starts: the spawn fails, nothing is left", async () => {
+    const known = new Set(vmmProcesses(data.path));
+    const earlier = new Set((await endedOnes()).map(({ id }) => id));
+    const body = { snapshot_tag: baked.tag, n: 1 };
+    const failed = assert.rejects(daemon.client.createSandboxes({ body }), {
+      code: "engine_failed",
+    });
+    await eventually(
+      () => {
+        const started = vmmProcesses(data.path).find((pid) => !known.has(pid));
+        process.kill(started ?? assert.fail("no VMM yet"), "SIGKILL");
+      },
+      { everyMs: 2 },
+    );
+    await failed;
+    const [latest] = await endedOnes();
+    assert.ok(!earlier.has(latest?.id ?? ""));
+    assert.ok(["engine_crash", "spawn_failed"].includes(latest?.end?.reason ?? ""));
+    await endOf(latest?.id ?? assert.fail());
+  });
+
   test("a VMM that is killed while its sandbox is branched: the branch fails, nothing is left", async () => {
     const victim = take();
     const body = { tag: "never", mode: "full" as const };
@@ -99,6 +135,41 @@ describe("the end of a sandbox", { skip: skipWithout("root", "qemu", "guest-agen
     process.kill(pidOf(victim), "SIGKILL");
     await deleting;
     assert.ok(["killed", "engine_crash"].includes((await endOf(victim.id)).reason));
+  });
+
+  test("any order of calls, deletes and deaths ends in one end each", async () => {
+    const body = { snapshot_tag: baked.tag, n: 3 };
+    const made = await daemon.client.createSandboxes({ body });
+    const acts: ((info: SandboxInfo) => unknown)[] = [
+      ({ id }) => daemon.client.deleteSandbox({ params: { id } }),
+      (info) => process.kill(pidOf(info), "SIGKILL"),
+      ({ id }) => exec(id, "echo o > /proc/sysrq-trigger; sleep 30"),
+      ({ id }) => exec(id, "sleep 0.1"),
+      ({ id }) => daemon.client.branchSandbox({ params: { id }, body: { mode: "diff" } }),
+    ];
+    const asked = made.flatMap((info) =>
+      shuffled(acts).map(async (act) => {
+        await sleep(Math.random() * 200);
+        await act(info);
+      }),
+    );
+    await Promise.allSettled(asked);
+    for (const { id } of made) {
+      await daemon.client.deleteSandbox({ params: { id } });
+      const { reason } = await endOf(id);
+      assert.ok(["killed", "engine_crash", "exited"].includes(reason), reason);
+    }
+    const ids = (await endedOnes()).map(({ id }) => id);
+    assert.equal(new Set(ids).size, ids.length);
+    for (const { tag, status } of await daemon.client.listSnapshots()) {
+      assert.equal(status, "ready", tag);
+      if (tag !== baked.tag) await daemon.client.deleteSnapshot({ params: { tag } });
+    }
+    const leaks = await cli("leaks", "--json");
+    const own = JSON.parse(leaks.stdout).filter(
+      ({ kind }: { kind: string }) => kind !== "memory_image",
+    );
+    assert.deepEqual(own, []);
   });
 
   test("the death of the warm interpreter ends no sandbox", async () => {

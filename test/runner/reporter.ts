@@ -11,7 +11,7 @@ export interface TestLine {
   readonly reason: string;
 }
 
-/** What a test printed; shown only next to a failure of the same file. */
+/** What a test printed; shown next to a failure of the same file, lines with `note: ` always. */
 export interface OutputLine {
   readonly kind: "output";
   readonly file: string;

@@ -12,6 +12,8 @@ export interface Tally {
   failed: number;
   readonly skips: Skip[];
   readonly failures: string[];
+  /** Lines that tests printed after `note: `, for whoever reads the run. */
+  readonly notes: string[];
   durationMs: number;
   /** Why there was nothing to run, when that is no failure. */
   absent: string | null;
@@ -21,7 +23,16 @@ export interface Tally {
 const outputCharsMax = 8_000;
 
 export function newTally(project: string): Tally {
-  return { project, passed: 0, failed: 0, skips: [], failures: [], durationMs: 0, absent: null };
+  return {
+    project,
+    passed: 0,
+    failed: 0,
+    skips: [],
+    failures: [],
+    notes: [],
+    durationMs: 0,
+    absent: null,
+  };
 }
 
 export function addFailure(tally: Tally, title: string, detail: string): void {
@@ -46,6 +57,7 @@ export class Collector {
     if (line.kind === "output") {
       const before = this.#outputs.get(line.file) ?? "";
       this.#outputs.set(line.file, (before + line.text).slice(-outputCharsMax));
+      for (const [, note = ""] of line.text.matchAll(/^note: (.+)$/gm)) this.tally.notes.push(note);
       return;
     }
     const title = `${this.#relative(line.file)} > ${line.name}`;
@@ -82,6 +94,9 @@ export function summary(tallies: readonly Tally[]): string {
     for (const skip of tally.skips) {
       lines.push(`skipped ${tally.project}: ${skip.name}: ${skip.reason || "no reason given"}`);
     }
+  }
+  for (const tally of tallies) {
+    for (const note of tally.notes) lines.push(`note ${tally.project}: ${note}`);
   }
   if (lines.length > 0 && lines.at(-1) !== "") lines.push("");
   for (const tally of tallies) lines.push(summaryRow(tally));
