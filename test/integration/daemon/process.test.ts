@@ -70,7 +70,16 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.kill(pid, signal);
     assert.equal(await daemon.ended, 0, daemon.stderr.join("\n"));
     const audit = await readFile(join(tmp.path, "audit.log"), "utf8");
-    assert.equal(audit.trimEnd().split("\n").length, 4);
+    const lines = audit
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    assert.equal(lines.filter(({ method }) => method !== undefined).length, 4);
+    const done = lines.filter(({ operation }) => operation !== undefined);
+    assert.deepEqual(
+      done.map(({ operation, outcome }) => [operation, outcome]),
+      [["spawn", "snapshot_not_found"]],
+    );
     await assert.rejects(client.health(), { code: "daemon_unreachable" });
   });
 }
