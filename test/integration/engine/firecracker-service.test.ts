@@ -13,6 +13,7 @@ import {
 } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { engineDefaults } from "@forkd/host/config/engine-settings.ts";
+import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { noLimits } from "@forkd/host/fork/asked-limits.ts";
 import { FlatImages } from "@forkd/host/fork/flat-images.ts";
 import { openForkService } from "@forkd/host/fork/open-service.ts";
@@ -153,6 +154,27 @@ describe("a service with Firecracker", { skip }, () => {
     await assert.rejects(service.eval(id, { code: "1", timeout_secs: 20 }));
     await service.kill(id).catch(() => undefined);
     assert.deepEqual(await readdir(join(dir, "data/work")), []);
+  });
+
+  test("jailed, it does the same, and nothing of a jail is left", async () => {
+    const paths = resolveDataPaths({ FORKD_DATA_DIR: join(dir, "jailed") }, 0);
+    await mkdir(paths.dataDir, { mode: 0o700 });
+    const flat = new FlatImages(join(paths.cacheDir, "flat"));
+    const flatten = flat.flatten.bind(flat);
+    const engine = fake.engine({ flatten, jail: jailDefaults });
+    const common = { paths, log: silentLogger, stateFile: null, engine };
+    const jailed = await openForkService({ ...common, owner: "cli" });
+    const image = await jailed.importImage(join(dir, "fake/root.img"));
+    await jailed.bake({ ...request, image }, () => undefined);
+    const spec = { count: 1, limits: noLimits, minIsolation: null };
+    const [child] = await jailed.spawn({ ...spec, tag });
+    const id = parseSandboxId(child?.info.id ?? assert.fail());
+    const branched = parseSnapshotTag("branched");
+    await jailed.branch(id, asked(branched, "diff"));
+    const [grandchild] = await jailed.spawn({ ...spec, tag: branched });
+    assert.equal(grandchild?.info.engine, "firecracker");
+    await jailed.close("kill");
+    assert.deepEqual(await readdir(paths.workDir), []);
   });
 
   test("without the engine of a snapshot its children cannot be had, and it says so", async () => {
