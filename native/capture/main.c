@@ -194,6 +194,7 @@ static struct pause_times copy_stopped(void) {
   guard_check();
   copy_round(capture.options.live ? scan_written : scan_private);
   target_require_alive(&capture.target);
+  guard_check();
   times.copied_us = now_us() - began;
   capture.dirty_bytes = capture.found.bytes;
   guard_resume();

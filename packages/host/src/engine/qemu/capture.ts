@@ -174,9 +174,9 @@ function snapshotCommand(node: string, overlay: string): object {
 }
 
 /**
- * Makes a VM run whose capture failed, and finds out where its disks write. The greeting on the
- * same monitor says that whatever the last client had sent is done or dropped: no `stop` and no
- * pivot of it comes after this.
+ * Makes a VM run whose capture failed, and finds out where its disks write. QEMU runs one command
+ * after the other and drops what a client left behind: once it serves this one, no `stop` and no
+ * pivot of the last one comes after the `cont`.
  */
 async function recover({ process, workDir }: CaptureTarget, spec: CaptureSpec): Promise<void> {
   try {
