@@ -14,8 +14,9 @@
  * in force or the program does not run.
  *
  * --bind shows the program a file under another name too, read-only, in a mount namespace of its
- * own: nobody else sees it, and it goes with the program. NAME must not exist; an empty file is made
- * there. Unlike a hard link it leaves the file's ctime alone and may lead to another file system.
+ * own: nobody else sees it, and it goes with the program. NAME must not exist; an empty file is
+ * made there. Unlike a hard link it leaves the file's ctime alone and may lead to another file
+ * system.
  *
  * --die-with-parent takes the expected parent's pid: had it died before the request was made, this
  * exits at once rather than outlive it. --keep-fds closes every descriptor from N on.

@@ -47,9 +47,9 @@ export interface Provided {
 }
 
 /**
- * Gives a VMM its files: by symbolic links, or into a jail, which has no other files, by mounts that
- * the launcher makes and that its group may read. A hard link would change the file's ctime, by
- * which the store knows that it is as it was.
+ * Gives a VMM its files: by symbolic links, or into a jail, which has no other files, by mounts
+ * that the launcher makes and that its group may read. A hard link would change the file's ctime,
+ * by which the store knows that it is as it was.
  */
 export async function provide(
   files: readonly Provided[],
