@@ -5,7 +5,8 @@ fork-load.py warm SANDBOX...
 fork-load.py load|load-to-end HOG COMMAND SIBLING...
 
 `load` runs COMMAND in the sandbox HOG and times execs in its siblings, one at a time, in turns with
-the hog's VMM frozen and running: whatever else the machine does meets both alike. Then it ends the command, or awaits its end.
+the hog's VMM frozen and running: whatever else the machine does meets both alike. Then it ends the
+command; `load-to-end` awaits its end.
 """
 
 import glob
