@@ -126,8 +126,10 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
     const one = await cli("kill", first());
     assert.deepEqual([one.code, one.stdout], [0, `✓ ${first()}\n`]);
     const again = await cli("kill", first());
-    assert.equal(again.code, 1);
-    assert.match(again.stdout, /^✗ sb-\S+ {2}.*not found/);
+    assert.deepEqual([again.code, again.stdout], [0, `✓ ${first()}\n`]);
+    const unknown = await cli("kill", "sb-0-unknown");
+    assert.equal(unknown.code, 1);
+    assert.match(unknown.stdout, /^✗ sb-\S+ {2}.*not found/);
     assert.equal(vmmProcesses(data.path).length, 2);
     assert.equal((await cli("kill", "--tag", "another-tag")).code, 0);
     assert.equal(vmmProcesses(data.path).length, 2);

@@ -100,10 +100,7 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
   plan.signal.addEventListener("abort", onAbort, { once: true });
   try {
     plan.signal.throwIfAborted();
-    await plan.deps.disks.admit(vm, `the parent of '${plan.request.tag}'`, [
-      plan.request.image.path,
-    ]);
-    const session = await attachAgent(vm, firstAttachToken, bootTimeoutMs);
+    const session = await whileAlive(vm, meet(plan, vm), () => guestDied(vm));
     const parent = { vm, session };
     const warmed = await whileAlive(vm, warmUp(plan, parent), () => guestDied(vm));
     plan.deps.onStep("bake_warm");
@@ -126,6 +123,12 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
     plan.signal.removeEventListener("abort", onAbort);
     await vm.stop();
   }
+}
+
+/** Looks at what the parent has open, then attaches to its agent. */
+async function meet({ deps, request }: Plan, vm: BootedVm): Promise<AgentSession> {
+  await deps.disks.admit(vm, `the parent of '${request.tag}'`, [request.image.path]);
+  return await attachAgent(vm, firstAttachToken, bootTimeoutMs);
 }
 
 async function warmUp(plan: Plan, { vm, session }: Parent): Promise<Warmed> {
