@@ -1,6 +1,6 @@
-import { open } from "node:fs/promises";
-import type { Readable } from "node:stream";
+import { keepTail } from "../console.ts";
 import type { BootedVm, BootSpec } from "../engine.ts";
+import { createRamFile } from "../ram-file.ts";
 import type { FirecrackerApi } from "./api.ts";
 import type { RequestBody } from "./contract.ts";
 import { machineCpu } from "./cpu.ts";
@@ -11,14 +11,13 @@ import { requireNoScratch } from "./restore.ts";
 import { listenForKnock } from "./sockets.ts";
 import { FirecrackerVm } from "./vm.ts";
 
-const consoleTailCharsMax = 16 * 1024;
 /** The first that a guest may have (vsock(7)); each Firecracker has its own. */
 const guestCid = 3;
 
 /** Starts a parent. It runs when this resolves; its agent knocks when it has booted. */
 export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Promise<BootedVm> {
   requireNoScratch(spec.scratch !== null);
-  await createSparse(spec.memoryFile, spec.machine.memoryMib);
+  await createRamFile(spec.memoryFile, spec.machine.memoryMib);
   const started = performance.now();
   const { process, api, journal } = await launch(host, {
     workDir: spec.workDir,
@@ -48,11 +47,6 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
 }
 
 /** Firecracker writes the RAM when it is saved; that there is room for its name is known before. */
-async function createSparse(path: string, mib: number): Promise<void> {
-  await using handle = await open(path, "wx", 0o600);
-  await handle.truncate(mib * 1024 * 1024);
-}
-
 function bootFiles({ kernel, rootImage }: BootSpec): readonly Provided[] {
   return [
     // Without an uncompressed kernel, Firecracker itself says what it thinks of the other one.
@@ -109,15 +103,4 @@ export function kernelCommandLine(upperMib: number | null): string {
     `forkd.channel=vsock:${agentPort}`,
     ...(upperMib === null ? [] : [`forkd.upper_mib=${upperMib}`]),
   ].join(" ");
-}
-
-/** Reads a console for ever and keeps its end. */
-export function keepTail(console: Readable): () => string {
-  let tail = "";
-  console.setEncoding("utf8");
-  console.on("data", (text: string) => {
-    tail = (tail + text).slice(-consoleTailCharsMax);
-  });
-  console.on("error", () => undefined);
-  return () => tail;
 }

@@ -7,8 +7,8 @@ import { z } from "zod";
 import { replaceFile } from "../../lib/atomic.ts";
 import { withDeadline } from "../../lib/deadline.ts";
 import { bootId } from "../../linux/proc.ts";
+import { agentSpoke } from "../console.ts";
 import type { BootKernel, EngineProbe } from "../engine.ts";
-import type { VmmProcess } from "../process.ts";
 import type { FirecrackerApi } from "./api.ts";
 import { kernelCommandLine } from "./boot.ts";
 import { vmFiles } from "./files.ts";
@@ -19,8 +19,6 @@ import { formatVersion, parseVersion } from "./version.ts";
 /** As long as the trial of QEMU with KVM: a guest that runs says its first word in under a second. */
 const trialTimeoutMs = 8_000;
 const trialMemoryMib = 128;
-/** The agent's log prefix on the console, see docs/guest-protocol.md. */
-const agentMarker = "forkd-agent:";
 
 const verdictSchema = z.object({ works: z.boolean(), reason: z.string() });
 type Verdict = z.infer<typeof verdictSchema>;
@@ -103,7 +101,7 @@ async function runTrial(
     jailFiles: [],
   });
   try {
-    const spoke = sawMarker(process);
+    const spoke = agentSpoke(process.stdout);
     await answered(process, startTrial(host, api), "the KVM trial");
     const died = process.ended.then(() => false);
     const works = await withDeadline(Promise.race([spoke, died]), trialTimeoutMs, "the KVM trial");
@@ -131,16 +129,4 @@ async function startTrial(host: FirecrackerHost, api: FirecrackerApi): Promise<v
     boot_args: kernelCommandLine(null),
   });
   await api.call("action", { action_type: "InstanceStart" });
-}
-
-function sawMarker({ stdout }: VmmProcess): Promise<boolean> {
-  return new Promise((resolve) => {
-    let tail = "";
-    stdout.setEncoding("utf8");
-    stdout.on("error", () => undefined);
-    stdout.on("data", (text: string) => {
-      tail = (tail + text).slice(-4096);
-      if (tail.includes(agentMarker)) resolve(true);
-    });
-  });
 }

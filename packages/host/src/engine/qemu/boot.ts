@@ -1,17 +1,15 @@
-import { open } from "node:fs/promises";
-import type { Duplex } from "node:stream";
+import { keepTail } from "../console.ts";
 import type { BootedVm, BootSpec } from "../engine.ts";
 import { VmmProcess } from "../process.ts";
+import { createRamFile } from "../ram-file.ts";
 import { bootArgv } from "./argv.ts";
 import { Qmp } from "./qmp.ts";
 import { hostTscKhz } from "./tsc.ts";
 import { QemuVm } from "./vm.ts";
 
-const consoleTailCharsMax = 16 * 1024;
-
 /** Starts a parent. It runs when this resolves; its agent answers when it has booted. */
 export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
-  await createSparse(spec.memoryFile, spec.machine.memoryMib);
+  await createRamFile(spec.memoryFile, spec.machine.memoryMib);
   const tscKhz = spec.machine.accel === "tcg" ? await hostTscKhz() : null;
   const started = performance.now();
   const process = await VmmProcess.start({
@@ -30,20 +28,4 @@ export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
   const elapsed = performance.now() - started;
   const timings = { processMs: elapsed, restoredMs: elapsed };
   return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail });
-}
-
-async function createSparse(path: string, mib: number): Promise<void> {
-  await using handle = await open(path, "wx", 0o600);
-  await handle.truncate(mib * 1024 * 1024);
-}
-
-/** Reads a console for ever and keeps its end. */
-function keepTail(console: Duplex): () => string {
-  let tail = "";
-  console.setEncoding("utf8");
-  console.on("data", (text: string) => {
-    tail = (tail + text).slice(-consoleTailCharsMax);
-  });
-  console.on("error", () => undefined);
-  return () => tail;
 }

@@ -8,6 +8,7 @@ import { replaceFile } from "../../lib/atomic.ts";
 import { withDeadline } from "../../lib/deadline.ts";
 import { run } from "../../lib/exec.ts";
 import { bootId } from "../../linux/proc.ts";
+import { agentSpoke } from "../console.ts";
 import type { BootKernel, EngineProbe } from "../engine.ts";
 import { VmmProcess } from "../process.ts";
 
@@ -17,8 +18,6 @@ import { VmmProcess } from "../process.ts";
  */
 const kvmTrialTimeoutMs = 8_000;
 const trialMemoryMib = 128;
-/** The agent's log prefix on the console, see docs/guest-protocol.md. */
-const agentMarker = "forkd-agent:";
 
 const verdictSchema = z.object({ works: z.boolean(), reason: z.string() });
 type Verdict = z.infer<typeof verdictSchema>;
@@ -99,7 +98,7 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
     preload: null,
   });
   try {
-    const spoke = sawMarker(trial.socket(0));
+    const spoke = agentSpoke(trial.socket(0));
     const died = trial.ended.then(() => false);
     const works = await withDeadline(
       Promise.race([spoke, died]),
@@ -113,18 +112,6 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
   } finally {
     await trial.stop();
   }
-}
-
-function sawMarker(console: NodeJS.ReadableStream): Promise<boolean> {
-  return new Promise((resolve) => {
-    let tail = "";
-    console.setEncoding("utf8");
-    console.on("error", () => undefined);
-    console.on("data", (text: string) => {
-      tail = (tail + text).slice(-4096);
-      if (tail.includes(agentMarker)) resolve(true);
-    });
-  });
 }
 
 function lastLine(text: string): string {
