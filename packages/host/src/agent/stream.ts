@@ -20,6 +20,8 @@ export interface StreamHandlers {
   readonly onStdout?: (chunk: Buffer) => void;
   readonly onStderr?: (chunk: Buffer) => void;
   readonly onEvent?: (event: AgentEvent) => void;
+  /** Output counts as taken only when {@link AgentStream.took} says so: the guest waits for it. */
+  readonly isPaced?: true;
 }
 
 /** Where a stream's own frames go. A wire whose session has ended drops them. */
@@ -39,6 +41,8 @@ export class AgentStream {
   #sendCredit = initialCreditBytes;
   /** What the guest may send before it gets credit again. */
   #receiveCredit = initialCreditBytes;
+  /** Of a paced stream: what its handlers got and have not taken yet. */
+  #heldBytes = 0;
   #eventBytes = 0;
   #drainBytes = 0;
   #wakeSender: (() => void) | undefined;
@@ -92,7 +96,14 @@ export class AgentStream {
   release(): void {
     this.#releasedAt ??= performance.now();
     this.#handlers = {};
+    this.#heldBytes = 0;
     this.#wakeSender?.();
+  }
+
+  /** Of a paced stream: `bytes` of its output are done with, and as much may come again. */
+  took(bytes: number): void {
+    this.#heldBytes = Math.max(0, this.#heldBytes - bytes);
+    if (!this.#isOver) this.#giveWhatIsDue();
   }
 
   /** Takes one frame of the guest but `error`. Throws agent_unavailable when it breaks a rule. */
@@ -138,19 +149,24 @@ export class AgentStream {
       throw broken("the guest sent more than it had credit for");
     }
     this.#receiveCredit -= payload.length;
+    if (this.#handlers.isPaced === true) this.#heldBytes += payload.length;
     handler?.(payload);
-    if (initialCreditBytes - this.#receiveCredit >= creditPieceBytes) this.#giveCredit();
+    this.#giveWhatIsDue();
   }
 
-  #giveCredit(): void {
-    const bytes = initialCreditBytes - this.#receiveCredit;
+  #giveWhatIsDue(): void {
+    const bytes = initialCreditBytes - this.#receiveCredit - this.#heldBytes;
+    if (bytes >= creditPieceBytes) this.#giveCredit(bytes);
+  }
+
+  #giveCredit(bytes: number): void {
     if (this.#releasedAt !== undefined) {
       if (this.#drainBytes >= drainBytesMax) return;
       this.#drainBytes += bytes;
     }
     const payload = Buffer.allocUnsafe(4);
     payload.writeUInt32LE(bytes);
-    this.#receiveCredit = initialCreditBytes;
+    this.#receiveCredit += bytes;
     this.#wire.send(frameType.window, payload);
   }
 
