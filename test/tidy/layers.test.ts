@@ -36,6 +36,7 @@ const forbidden: readonly (readonly [string, string, string])[] = [
   [`${host}/store/a.ts`, "../engine/engine.ts", "never knows an engine"],
   [`${host}/agent/a.ts`, "../engine/engine.ts", "knows no engine"],
   [`${host}/fork/a.ts`, "../daemon/server.ts", "the domain"],
+  [`${host}/doctor/a.ts`, "../daemon/server.ts", "never knows HTTP"],
   [`${host}/fork/a.ts`, "fastify", "Only daemon/ knows HTTP"],
   [`${host}/daemon/routes/a.ts`, "../../cli/output.ts", "the other door"],
   [`${host}/cli/commands/a.ts`, "../../engine/engine.ts", "never directly"],
