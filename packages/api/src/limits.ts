@@ -96,10 +96,28 @@ export const limits = {
   requestHeadersMaxMs: 10_000,
   /** From the first byte of a request to the last of its body. */
   requestReceiveMaxMs: 30_000,
+  /** Requests in flight on one connection; more are answered 429, and the connection is closed. */
+  pipelinedRequestsMax: 16,
+  /** How long a client may leave its answer unread before its connection is cut. */
+  answerStallMaxMs: 60_000,
+  /** Arrays and objects within one another in a request body. */
+  jsonDepthMax: 64,
+  /** Commas outside texts in a request body, which are as many as its values. */
+  jsonValuesMax: 20_000,
   /** How long a stopping daemon waits for requests in flight. */
   drainMaxMs: 30_000,
   /** The largest `max_pause_ms`: no branch may stop its guest for longer. */
   branchPauseMaxMs: 60_000,
   /** A branch that names no `max_pause_ms` gives up, and lets its guest go on, after this. */
   branchPauseDefaultMs: 30_000,
+  /** Bytes of a pack that is pushed or pulled. */
+  transferBytesMax: 256 * 1024 * 1024 * 1024,
+  /** How long one push or pull may take; a pull goes on where it stopped. */
+  transferMaxSecs: 24 * 60 * 60,
+  /** Bytes of a hub's index. */
+  hubIndexBytesMax: 4 * 1024 * 1024,
+  /** Packages in a hub's index. */
+  hubPackagesMax: 4096,
+  /** Versions of one package in a hub's index. */
+  hubVersionsMax: 1024,
 } as const;
