@@ -2,18 +2,8 @@
 # Tests build/forkd-launch; prints TAP.
 set -eu
 launch=$(CDPATH='' cd -- "$(dirname -- "$0")/../build" && pwd)/forkd-launch
-tests=0
-failed=0
-
-# check NAME EXPECTED ACTUAL
-check() {
-  tests=$((tests + 1))
-  if [ "$2" = "$3" ]; then echo "ok $tests - $1"
-  else
-    failed=1
-    echo "not ok $tests - $1: expected '$2', got '$3'"
-  fi
-}
+# shellcheck source=native/test/tap.sh
+. "$(dirname -- "$0")/tap.sh"
 
 # code_of ARGV... prints the exit code.
 code_of() {

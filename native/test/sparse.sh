@@ -1,22 +1,12 @@
 #!/bin/sh
 # Tests build/forkd-sparse; prints TAP.
 set -eu
+# shellcheck source=native/test/tap.sh
+. "$(dirname -- "$0")/tap.sh"
 sparse=$(CDPATH='' cd -- "$(dirname -- "$0")/../build" && pwd)/forkd-sparse
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
-tests=0
-failed=0
-
-# check NAME EXPECTED ACTUAL
-check() {
-  tests=$((tests + 1))
-  if [ "$2" = "$3" ]; then echo "ok $tests - $1"
-  else
-    failed=1
-    echo "not ok $tests - $1: expected '$2', got '$3'"
-  fi
-}
 
 # put FILE CHARACTER PAGE COUNT writes pages of one character.
 put() {

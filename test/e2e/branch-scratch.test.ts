@@ -2,17 +2,18 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import type { SandboxInfo } from "@forkd/api";
+import type { BranchMode, SandboxInfo } from "@forkd/api";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { assertOneDiskInstant, startDiskPattern } from "../helpers/disk-pattern.ts";
 import { assertOneInstant, lookAtPattern, startPattern } from "../helpers/pattern.ts";
+import { spawnOne } from "../helpers/spawn-one.ts";
 
 /** Enough that the layers of the sandbox's own are merged three times. */
 const branches = 24;
-const modes = ["full", "diff", "live"] as const;
+const modes = ["full", "diff", "live"] as const satisfies readonly BranchMode[];
 
 describe("branches with a scratch disk", {
   skip: skipWithout("root", "qemu", "guest-agent"),
@@ -27,7 +28,7 @@ describe("branches with a scratch disk", {
     baked = await ensureBaked("scratch");
     data = await makeDataDir("branch-scratch", baked);
     daemon = await startDaemon(data.path);
-    parent = await spawnOne(baked.tag);
+    parent = await spawnOne(client(), baked.tag);
     await startPattern(client(), parent.id);
     await startDiskPattern(client(), parent.id);
   });
@@ -37,13 +38,9 @@ describe("branches with a scratch disk", {
     await data?.[Symbol.asyncDispose]();
   });
 
-  const spawnOne = async (tag: string): Promise<SandboxInfo> => {
-    const [child] = await client().createSandboxes({ body: { snapshot_tag: tag, n: 1 } });
-    return child ?? assert.fail("no child");
-  };
   const kill = (id: string) => client().deleteSandbox({ params: { id } });
-  const branch = (tag: string, mode: string, id = parent.id) =>
-    client().branchSandbox({ params: { id }, body: { tag, mode } as never });
+  const branch = (tag: string, mode: BranchMode, id = parent.id) =>
+    client().branchSandbox({ params: { id }, body: { tag, mode } });
   const assertWhole = async (id: string): Promise<void> => {
     assertOneInstant(await lookAtPattern(client(), id), id);
     await assertOneDiskInstant(client(), id);
@@ -63,7 +60,7 @@ describe("branches with a scratch disk", {
     for (let turn = 0; turn < branches; turn += 1) {
       const tag = `turn-${turn}`;
       await branch(tag, modes[turn % modes.length] ?? "full");
-      const child = await spawnOne(tag);
+      const child = await spawnOne(client(), tag);
       await assertWhole(child.id);
       await kill(child.id);
       await client().deleteSnapshot({ params: { tag } });
@@ -78,11 +75,11 @@ describe("branches with a scratch disk", {
     await run(parent.id, "echo before > /root/file && sync");
     await branch("one", "live");
     await run(parent.id, "echo after > /root/file");
-    const [a, b] = [await spawnOne("one"), await spawnOne("one")];
+    const [a, b] = [await spawnOne(client(), "one"), await spawnOne(client(), "one")];
     await run(a.id, "echo a > /root/file");
     assert.equal(await run(b.id, "cat /root/file"), "before");
     await branch("two", "diff", a.id);
-    const c = await spawnOne("two");
+    const c = await spawnOne(client(), "two");
     assert.equal(await run(c.id, "cat /root/file"), "a");
     assert.equal(await run(parent.id, "cat /root/file"), "after");
     await assertWhole(c.id);
@@ -93,7 +90,7 @@ describe("branches with a scratch disk", {
     await daemon.crash();
     daemon = await startDaemon(data.path);
     await branch("three", "diff");
-    const child = await spawnOne("three");
+    const child = await spawnOne(client(), "three");
     await assertWhole(child.id);
     await kill(child.id);
   });

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { ForkdError, type SandboxInfo, type SnapshotInfo } from "@forkd/api";
 import { run } from "@forkd/host/lib/exec.ts";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
@@ -11,9 +12,11 @@ import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
 import { assertOneInstant, lookAtPattern, startPattern } from "../helpers/pattern.ts";
+import { spawnOne } from "../helpers/spawn-one.ts";
 
 /** A guest's instant must be whole however often it is taken. */
 const branchesMax = 200;
+const killsMax = 8;
 const modes = ["full", "diff", "live"] as const;
 const codeOf = (code: string) => (error: unknown) =>
   error instanceof ForkdError && error.code === code;
@@ -31,7 +34,7 @@ describe("branches of a running sandbox", {
     baked = await ensureBaked();
     data = await makeDataDir("branch", baked);
     daemon = await startDaemon(data.path);
-    parent = await spawnOne(baked.tag);
+    parent = await spawnOne(client(), baked.tag);
     await startPattern(client(), parent.id);
   });
   after(async () => {
@@ -40,10 +43,6 @@ describe("branches of a running sandbox", {
     await data?.[Symbol.asyncDispose]();
   });
 
-  const spawnOne = async (tag: string): Promise<SandboxInfo> => {
-    const [child] = await client().createSandboxes({ body: { snapshot_tag: tag, n: 1 } });
-    return child ?? assert.fail("no child");
-  };
   const kill = (id: string) => client().deleteSandbox({ params: { id } });
   const branch = (body: object, id = parent.id) => client().branchSandbox({ params: { id }, body });
   const remove = (tag: string) => client().deleteSnapshot({ params: { tag } });
@@ -59,7 +58,7 @@ describe("branches of a running sandbox", {
     });
   };
   const assertRestores = async (tag: string): Promise<void> => {
-    const child = await spawnOne(tag);
+    const child = await spawnOne(client(), tag);
     assertOneInstant(await lookAtPattern(client(), child.id), tag);
     assert.equal(child.identity?.generation, (parent.identity?.generation ?? 0) + 1);
     await kill(child.id);
@@ -90,7 +89,7 @@ describe("branches of a running sandbox", {
       await client().evalSandbox({ params: { id: source.id }, body });
       const tag = `deep-${depth}`;
       await branch({ tag, mode }, source.id);
-      source = await spawnOne(tag);
+      source = await spawnOne(client(), tag);
       made.push(tag);
       kids.push(source.id);
     }
@@ -132,7 +131,7 @@ describe("branches of a running sandbox", {
     assert.equal(listed.length, 1);
     if (listed[0]?.status === "writing") {
       await assert.rejects(remove("later"), codeOf("snapshot_not_ready"));
-      await assert.rejects(spawnOne("later"), codeOf("snapshot_not_ready"));
+      await assert.rejects(spawnOne(client(), "later"), codeOf("snapshot_not_ready"));
     }
     await eventually(
       async () => {
@@ -180,13 +179,38 @@ describe("branches of a running sandbox", {
   });
 
   test("a kill during a branch ends both", async () => {
-    const child = await spawnOne(baked.tag);
+    const child = await spawnOne(client(), baked.tag);
     const making = branch({ tag: "doomed", mode: "full" }, child.id);
     making.catch(() => undefined);
     await eventually(() => captureOf(child.pid), { everyMs: 1 });
     await kill(child.id);
     await assert.rejects(making, codeOf("sandbox_ended"));
     assert.deepEqual(await find("doomed"), []);
+  });
+
+  test("a kill at any time of a branch leaves a whole snapshot or none", async () => {
+    for (let turn = 0; turn < killsMax; turn += 1) {
+      const tag = `killed-${turn}`;
+      const child = await spawnOne(client(), baked.tag);
+      const making = branch({ tag, mode: "full" }, child.id).then(
+        () => true,
+        (error: unknown) => {
+          assert.ok(codeOf("sandbox_ended")(error), String(error));
+          return false;
+        },
+      );
+      // From the first instant to about when it would be done, on a host that does nothing else.
+      await delay(turn * 100);
+      await kill(child.id);
+      const isMade = await making;
+      assert.deepEqual(
+        (await find(tag)).map(({ status }) => status),
+        isMade ? ["ready"] : [],
+      );
+      if (!isMade) continue;
+      await kill((await spawnOne(client(), tag)).id);
+      await remove(tag);
+    }
   });
 
   test(`each of ${branchesMax} branches in all modes is one instant`, async (t) => {

@@ -10,6 +10,7 @@ import { skipWithout } from "../helpers/capability.ts";
 import { forkd } from "../helpers/cli.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
+import { spawnOne } from "../helpers/spawn-one.ts";
 
 const depth = 4;
 const codeOf = (code: string, message: RegExp) => (error: unknown) =>
@@ -52,8 +53,7 @@ describe("chains of branches", { skip: skipWithout("root", "qemu", "guest-agent"
   });
 
   async function withChild<T>(tag: string, use: (id: string) => Promise<T>): Promise<T> {
-    const [child] = await client().createSandboxes({ body: { snapshot_tag: tag, n: 1 } });
-    const id = child?.id ?? assert.fail("no child");
+    const { id } = await spawnOne(client(), tag);
     try {
       return await use(id);
     } finally {

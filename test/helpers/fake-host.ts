@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, readFile, truncate, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseSnapshotTag } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
@@ -7,10 +7,8 @@ import { identifyProcess } from "@forkd/host/linux/proc.ts";
 import { layout } from "@forkd/host/store/layout.ts";
 import { SnapshotStore } from "@forkd/host/store/snapshots.ts";
 import { repoRoot } from "./baked.ts";
-import { sampleFacts } from "./sample-manifest.ts";
+import { publishSample } from "./sample-manifest.ts";
 import { makeTmpDir } from "./tmp.ts";
-
-const mib = 1024 * 1024;
 
 /** A data directory with one small snapshot, and a directory with a program in QEMU's place. */
 export interface FakeHost extends AsyncDisposable {
@@ -66,11 +64,7 @@ async function publish(dataDir: string): Promise<string> {
   const tag = parseSnapshotTag("played");
   const reservation = await store.reserve(tag, { replace: false });
   try {
-    const staging = await reservation.stageBase();
-    await writeFile(staging.vmstateFile, "1234");
-    await writeFile(staging.memoryFile, Buffer.alloc(4096, 1));
-    await truncate(staging.memoryFile, mib);
-    await staging.publish(sampleFacts(1));
+    await publishSample(reservation);
   } finally {
     await reservation.release();
   }

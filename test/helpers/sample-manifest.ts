@@ -1,5 +1,9 @@
+import { truncate, writeFile } from "node:fs/promises";
 import { parseSnapshotTag } from "@forkd/api";
 import type { NewManifest, SnapshotFacts } from "@forkd/host/store/manifest.ts";
+import type { Reservation } from "@forkd/host/store/snapshots.ts";
+
+const mib = 1024 * 1024;
 
 /** A manifest that is valid in every field. */
 export function sampleManifest(tag: string): NewManifest {
@@ -29,6 +33,15 @@ export function sampleManifest(tag: string): NewManifest {
     branch: null,
     scratch: null,
   };
+}
+
+/** Writes and publishes a base of 1 MiB, of which one page is not empty, under a taken tag. */
+export async function publishSample(reservation: Reservation): Promise<void> {
+  const staging = await reservation.stageBase();
+  await writeFile(staging.vmstateFile, "1234");
+  await writeFile(staging.memoryFile, Buffer.alloc(4096, 1));
+  await truncate(staging.memoryFile, mib);
+  await staging.publish(sampleFacts(1));
 }
 
 /** What the maker of a snapshot with that much RAM says of it. */

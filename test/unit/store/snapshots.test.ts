@@ -8,7 +8,7 @@ import { type DataPaths, resolveDataPaths } from "@forkd/host/config/data-paths.
 import { identifyProcess } from "@forkd/host/linux/proc.ts";
 import { layout } from "@forkd/host/store/layout.ts";
 import { SnapshotStore } from "@forkd/host/store/snapshots.ts";
-import { sampleFacts } from "../../helpers/sample-manifest.ts";
+import { publishSample, sampleFacts } from "../../helpers/sample-manifest.ts";
 
 const self = identifyProcess(process.pid) ?? assert.fail();
 const gone = { ...self, startTicks: self.startTicks + 1 };
@@ -30,11 +30,7 @@ after(() => rm(dir, { recursive: true, force: true }));
 async function publish(writer = store): Promise<void> {
   const reservation = await writer.reserve(tag, { replace: false });
   try {
-    const staging = await reservation.stageBase();
-    await writeFile(staging.vmstateFile, "1234");
-    await writeFile(staging.memoryFile, Buffer.alloc(4096, 1));
-    await truncate(staging.memoryFile, mib);
-    await staging.publish(sampleFacts(1));
+    await publishSample(reservation);
   } finally {
     await reservation.release();
   }

@@ -48,19 +48,32 @@ export async function branchChild(order: BranchOrder): Promise<SnapshotInfo> {
       : await reservation.stageLink(parent);
   deps.onStep("branch_staged");
   const disk = await DiskTurn.begin(order);
-  const captured = await capture(order, { session, staging, disk }).finally(() => disk.settle());
+  const captured = await captureAndSettle(order, { session, staging, disk });
   await keepLayers(disk.frozen, staging.dir);
   deps.onStep("branch_captured");
   const diffMs = performance.now() - began;
   const scratch = await describeLayers(disk.frozen, staging.dir);
+  // From here on it is published, whatever becomes of the sandbox.
+  scope.signal.throwIfAborted();
   const info = await staging.publish(factsOf(order, { session, captured, diffMs, scratch }));
   deps.onStep("branch_published");
-  await scope.update({
-    has_branched: true,
-    last_branch_memory_path: join(info.dir, memoryNameOf(options)),
-    branch_count: child.journal.record.info.branch_count + 1,
-  });
+  await noteBranch(order, info);
   return info;
+}
+
+/** A sandbox that ended meanwhile takes no note, which is no reason to call its branch failed. */
+async function noteBranch(
+  { deps, id, child, scope, options }: BranchOrder,
+  { dir }: SnapshotInfo,
+): Promise<void> {
+  const note = {
+    has_branched: true,
+    last_branch_memory_path: join(dir, memoryNameOf(options)),
+    branch_count: child.journal.record.info.branch_count + 1,
+  };
+  await scope.update(note).catch((error: unknown) => {
+    deps.log.warn("a sandbox does not know that it was branched", { id, error });
+  });
 }
 
 function memoryNameOf({ mode }: BranchOptions): string {
@@ -90,6 +103,20 @@ interface CaptureParts {
   readonly session: AgentSession;
   readonly staging: SnapshotStaging;
   readonly disk: DiskTurn;
+}
+
+/** Leaves the disk as it must be also when the capture fails, whose error is the one that counts. */
+async function captureAndSettle(order: BranchOrder, parts: CaptureParts): Promise<CaptureResult> {
+  const { deps, id } = order;
+  const { disk } = parts;
+  const captured = await capture(order, parts).catch(async (error: unknown) => {
+    await disk.settle().catch((problem: unknown) => {
+      deps.log.error("the disk of a failed branch is not settled", { id, error: problem });
+    });
+    throw error;
+  });
+  await disk.settle();
+  return captured;
 }
 
 async function capture(

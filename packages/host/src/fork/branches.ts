@@ -7,11 +7,12 @@ import {
   type SnapshotInfo,
   type SnapshotTag,
 } from "@forkd/api";
-import type { Snapshot } from "../store/snapshots.ts";
+import type { Reservation } from "../store/snapshots.ts";
 import { branchChild, openParent } from "./branch.ts";
 import { type BranchOptions, requireParent, resolveBranchOptions } from "./branch-options.ts";
 import type { Child } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
+import type { BranchScope } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 
 export interface BranchesOptions {
@@ -73,34 +74,72 @@ export class Branches {
   }
 
   async #make(plan: BranchPlan): Promise<SnapshotInfo> {
-    const { deps, sandboxes, changed } = this.#options;
+    const { deps, sandboxes } = this.#options;
     const { id, tag, options } = plan;
     const reservation = await deps.store.reserve(tag, { replace: false });
-    let begun = false;
+    reservation.note({ branched_from: id });
+    const work = new BranchWork(() => plan.onBegun(reservation.describe()));
     try {
-      reservation.note({ branched_from: id });
-      return await sandboxes.whileBranching(id, async (child, scope) => {
-        const parent = await this.#prepare(plan, child);
-        begun = true;
-        plan.onBegun(reservation.describe());
-        changed();
-        const signal = AbortSignal.any([scope.signal, this.#abort.signal]);
-        const order = { deps, id, child, options, parent, reservation };
-        return await branchChild({ ...order, scope: { ...scope, signal } });
-      });
+      return await sandboxes.whileBranching(id, (child, scope) =>
+        work.run((onBegun) => this.#work(plan, { child, scope, reservation, onBegun })),
+      );
     } catch (error) {
+      const late = await work.outcome();
+      if (late !== null) return late;
       // Whoever waits is told; else the list must.
-      if (begun && !options.wait) await reservation.fail(error);
+      if (work.begun && !options.wait) await reservation.fail(error);
       throw error;
     } finally {
-      if (options.wait || !begun) await reservation.release();
+      if (options.wait || !work.begun) await reservation.release();
     }
   }
 
-  async #prepare({ body, options }: BranchPlan, child: Child): Promise<Snapshot> {
+  async #work({ id, body, options }: BranchPlan, place: BranchPlace): Promise<SnapshotInfo> {
+    const { deps, changed } = this.#options;
+    const { child, scope, reservation, onBegun } = place;
     this.#abort.signal.throwIfAborted();
     requireParent(body, options.mode, child.journal.record.info.snapshot_tag);
-    return await openParent(this.#options.deps, child);
+    const parent = await openParent(deps, child);
+    onBegun();
+    changed();
+    const signal = AbortSignal.any([scope.signal, this.#abort.signal]);
+    const order = { deps, id, child, options, parent, reservation };
+    return await branchChild({ ...order, scope: { ...scope, signal } });
+  }
+}
+
+interface BranchPlace {
+  readonly child: Child;
+  readonly scope: BranchScope;
+  readonly reservation: Reservation;
+  readonly onBegun: () => void;
+}
+
+/** What a branch has in hand, which may outlast the sandbox's part in it. */
+class BranchWork {
+  begun = false;
+  readonly #onBegun: () => void;
+  #result: Promise<SnapshotInfo> | null = null;
+
+  constructor(onBegun: () => void) {
+    this.#onBegun = onBegun;
+  }
+
+  run(work: (onBegun: () => void) => Promise<SnapshotInfo>): Promise<SnapshotInfo> {
+    this.#result = work(() => {
+      this.begun = true;
+      this.#onBegun();
+    });
+    return this.#result;
+  }
+
+  /**
+   * The snapshot, if there is one after all; else null. A sandbox that ends does not wait for its
+   * branch, but the directory that the branch writes must stay until it has stopped writing. Its
+   * steps are bounded: the capture by its signal, the rest by the bytes that it has taken.
+   */
+  async outcome(): Promise<SnapshotInfo | null> {
+    return (await this.#result?.catch(() => null)) ?? null;
   }
 }
 
