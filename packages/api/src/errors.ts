@@ -47,6 +47,7 @@ export const errorTable = {
   limit_unavailable: spec(409, "leave require_limits out to run without; see docs/host-limits.md"),
   payload_too_large: spec(413, "send a smaller body; the bounds are in docs/limits.md"),
   unsupported_media_type: spec(415, "send Content-Type: application/json"),
+  pack_invalid: spec(422, "make or fetch the pack again: what is there is damaged, or is no pack"),
   image_invalid: spec(422, "see the forms that forkd from-image --help lists"),
   warmup_failed: spec(422, "run the warm-up by hand in the image and mend what it prints"),
   headers_too_large: spec(431, "send fewer or shorter headers"),

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
 import { ForkdError } from "@forkd/api";
 
 export interface RunOptions {
@@ -63,6 +64,45 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   }
 }
 
+/** A program that runs between two streams. */
+export interface Filter {
+  /** Its errors, a program that ended early, are told by `ended`. */
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  /** Resolves when it has ended well; throws what {@link run} throws. */
+  readonly ended: Promise<void>;
+}
+
+/**
+ * Starts a program whose input and output are streams of any length. Whoever stops using it must
+ * abort the signal; at the deadline its process group is killed.
+ */
+export function startFilter(
+  argv: readonly [string, ...string[]],
+  options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+): Filter {
+  const [program, ...args] = argv;
+  const child = spawn(program, args, {
+    env: { ...process.env, LC_ALL: "C.UTF-8" },
+    detached: true,
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  const tail = keepTail(child.stderr);
+  const stop = killAtDeadline(child, options.timeoutMs, options.signal);
+  const ended = new Promise<RunEnd>((resolve, reject) => {
+    child.once("error", (error) => reject(startFailure(program, error)));
+    child.once("close", (code, signal) => resolve({ code, signal }));
+  }).then((end) => {
+    stop.throwIfStopped(program);
+    if (end.code !== 0) throw runFailure(program, end, tail());
+  });
+  const tidy = ended.finally(stop.clear);
+  // Who waits for it sees its failure; who does not must not end the process with it.
+  tidy.catch(() => undefined);
+  child.stdin.on("error", () => undefined);
+  return { stdin: child.stdin, stdout: child.stdout, ended: tidy };
+}
+
 interface RunEnd {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -117,15 +157,11 @@ function collect(child: ChildProcess, options: RunOptions) {
   const bytesMax = options.stdoutBytesMax ?? stdoutDefaultBytesMax;
   const chunks: Buffer[] = [];
   let bytes = 0;
-  let tail = "";
+  const tail = keepTail(child.stderr);
   child.stdout?.on("data", (chunk: Buffer) => {
     bytes += chunk.length;
     if (bytes <= bytesMax) chunks.push(chunk);
     else killGroup(child);
-  });
-  child.stderr?.setEncoding("utf8");
-  child.stderr?.on("data", (text: string) => {
-    tail = (tail + text).slice(-stderrTailBytesMax);
   });
   if (options.onLine !== undefined && child.stderr !== null) {
     createInterface({ input: child.stderr }).on("line", options.onLine);
@@ -135,10 +171,20 @@ function collect(child: ChildProcess, options: RunOptions) {
       if (bytes > bytesMax) {
         throw new ForkdError("tool_failed", `${program} printed more than ${bytesMax} bytes`);
       }
-      if (end.code !== 0) throw runFailure(program, end, tail);
-      return { stdout: Buffer.concat(chunks).toString("utf8"), stderr: tail };
+      if (end.code !== 0) throw runFailure(program, end, tail());
+      return { stdout: Buffer.concat(chunks).toString("utf8"), stderr: tail() };
     },
   };
+}
+
+/** The last words of a stream, as it goes. */
+function keepTail(stream: Readable | null): () => string {
+  let tail = "";
+  stream?.setEncoding("utf8");
+  stream?.on("data", (text: string) => {
+    tail = (tail + text).slice(-stderrTailBytesMax);
+  });
+  return () => tail;
 }
 
 function runFailure(program: string, end: RunEnd, tail: string): ForkdError {
