@@ -20,5 +20,6 @@ export const treeRemovers: Exceptions = {
   "packages/host/src/engine/firecracker/probe.ts": "its own trial directory",
   "packages/host/src/engine/qemu/probe.ts": "its own trial directory",
   "packages/host/src/fork/work-dir.ts": "the work directory of an ended sandbox",
+  "scripts/release.ts": "the directory that it builds in",
   "packages/host/src/store/staging-dirs.ts": "what the store itself made, by validated name",
 };

@@ -6,6 +6,7 @@ export type NativeName =
   | "forkd-tsc"
   | "forkd-capture"
   | "forkd-sparse"
+  | "forkd-notify"
   | "forkd-probe"
   | "forkd-ram.so";
 
