@@ -35,6 +35,18 @@
 #define EXEC_LINGER_MS 200
 #define ACCOUNT_FILE_BYTES_MAX (1U << 20)
 
+/* Execs that outlive their streams. */
+#define EXECS_RUNNING_MAX 64
+/* Those that have ended and are remembered, the latest. */
+#define EXECS_ENDED_MAX 16
+#define EXEC_ID_BYTES_MAX 64
+/* Of the command, for lists: all of them must fit in one frame. */
+#define EXEC_TITLE_BYTES_MAX 64
+/* Output of one exec that is kept for who attaches later. */
+#define EXEC_RING_BYTES 262144
+#define EXEC_RING_RUNS_MAX 1024
+#define TTY_SIDE_MAX 4096
+
 /* Evals. */
 #define EVAL_CODE_BYTES_MAX (1U << 20)
 #define EVALS_WAITING_MAX 64

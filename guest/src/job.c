@@ -41,6 +41,8 @@ struct job {
   struct watch in_watch;
   struct buf in;
   bool in_closing;
+  bool tty;
+  bool end_queued; /* the last byte of `in` is the end of file, nobody's input */
   struct timer deadline;
   struct timer linger;
   struct job_sink sink;
@@ -181,13 +183,32 @@ static void on_input(void *arg, uint32_t events) {
     buf_consume(&j->in, (size_t)n);
     taken += (size_t)n;
   }
+  if (j->end_queued && j->in.len == 0) {
+    j->end_queued = false;
+    taken--;
+  }
   if (j->in.len == 0 && j->in_closing) close_input(j);
   if (j->in_fd >= 0) loop_events(&j->in_watch, j->in.len ? EPOLLOUT : 0);
   if (taken && j->sink.took) j->sink.took(j->sink.arg, taken);
 }
 
-static bool open_pipes(int pipes[3][2], bool with_stdin) {
+/* A terminal for all three. Input has a descriptor of its own, as a pipe's, to be watched by. */
+static bool open_terminal(int pipes[3][2], const struct spawn *what) {
+  int master;
+  int other;
+  if (!pty_open(what->size, what->user->uid, &master, &other)) return false;
+  pipes[1][0] = master;
+  pipes[0][0] = other;
+  pipes[0][1] = fcntl(master, F_DUPFD_CLOEXEC, 3);
+  pipes[1][1] = fcntl(other, F_DUPFD_CLOEXEC, 3);
+  pipes[2][1] = fcntl(other, F_DUPFD_CLOEXEC, 3);
+  set_nonblocking(master); /* of the file, so of the copy too */
+  return pipes[0][1] >= 0 && pipes[1][1] >= 0 && pipes[2][1] >= 0;
+}
+
+static bool open_pipes(int pipes[3][2], bool with_stdin, const struct spawn *what) {
   for (int i = 0; i < 3; i++) pipes[i][0] = pipes[i][1] = -1;
+  if (what->tty) return open_terminal(pipes, what);
   for (int i = with_stdin ? 0 : 1; i < 3; i++) {
     if (pipe2(pipes[i], O_CLOEXEC) < 0) return false;
     set_nonblocking(pipes[i][i == 0 ? 1 : 0]);
@@ -204,7 +225,8 @@ static void close_pipes(int pipes[3][2]) {
 struct job *job_start(struct spawn *what, bool with_stdin, uint64_t timeout_ms,
                       const struct job_sink *sink, struct spawn_error *error) {
   int pipes[3][2];
-  if (!open_pipes(pipes, with_stdin)) {
+  with_stdin = with_stdin || what->tty;
+  if (!open_pipes(pipes, with_stdin, what)) {
     *error = (struct spawn_error){SPAWN_FDS_STAGE, errno};
     close_pipes(pipes);
     return NULL;
@@ -227,8 +249,9 @@ struct job *job_start(struct spawn *what, bool with_stdin, uint64_t timeout_ms,
   j->pid = pid;
   j->started_ns = started_ns;
   j->sink = *sink;
+  j->tty = what->tty;
   j->in_fd = with_stdin ? pipes[0][1] : -1;
-  buf_init(&j->in, STREAM_CREDIT_BYTES);
+  buf_init(&j->in, STREAM_CREDIT_BYTES + 1); /* and an end of file */
   j->next = jobs;
   if (jobs) jobs->prev = j;
   jobs = j;
@@ -238,7 +261,7 @@ struct job *job_start(struct spawn *what, bool with_stdin, uint64_t timeout_ms,
   for (int i = 0; i < 2; i++) {
     struct output *o = &j->out[i];
     *o = (struct output){.job = j, .which = i + 1, .fd = pipes[i + 1][0]};
-    loop_watch(&o->watch, o->fd, EPOLLIN, on_output, o);
+    if (o->fd >= 0) loop_watch(&o->watch, o->fd, EPOLLIN, on_output, o);
   }
   return j;
 }
@@ -256,13 +279,30 @@ bool job_write(struct job *j, const uint8_t *data, size_t len) {
   return true;
 }
 
+size_t job_queued(const struct job *j) { return j->in.len - (j->end_queued ? 1 : 0); }
+
 void job_close_stdin(struct job *j) {
+  if (j->in_closing) return;
   j->in_closing = true;
+  if (j->tty && j->in_fd >= 0) {
+    static const uint8_t end = PTY_END_OF_INPUT;
+    j->end_queued = buf_add(&j->in, &end, 1);
+    on_input(j, 0);
+    return;
+  }
   if (j->in_fd >= 0 && j->in.len == 0) close_input(j);
 }
 
 void job_signal(struct job *j, int signal) {
-  if (j->pid > 1) kill(-j->pid, signal);
+  pid_t front = j->tty && j->out[0].fd >= 0 ? pty_foreground(j->out[0].fd) : 0;
+  if (front > 1) kill(-front, signal);
+  if (j->pid > 1 && !j->dead && front != j->pid && (front <= 1 || signal == SIGKILL)) {
+    kill(-j->pid, signal);
+  }
+}
+
+bool job_resize(struct job *j, struct pty_size size) {
+  return j->tty && (j->out[0].fd < 0 || pty_resize(j->out[0].fd, size));
 }
 
 void job_resume(struct job *j) {

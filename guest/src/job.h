@@ -26,15 +26,21 @@ struct job_sink {
   void *arg;
 };
 
-/* `what->fds` are set here. `timeout_ms` 0 means none. NULL with `error` when it did not start. */
+/* `what->fds` are set here: pipes, or with `what->tty` a terminal for all three, whose output is
+ * that of descriptor 1. `timeout_ms` 0 means none. NULL with `error` when it did not start. */
 struct job *job_start(struct spawn *what, bool with_stdin, uint64_t timeout_ms,
                       const struct job_sink *sink, struct spawn_error *error);
 pid_t job_pid(const struct job *job);
 /* Input, at most STREAM_CREDIT_BYTES queued; false when it would be more. */
 bool job_write(struct job *job, const uint8_t *data, size_t len);
+/* Once; a terminal gets its end-of-file character instead, after what is queued. */
 void job_close_stdin(struct job *job);
-/* To the whole process group. */
+/* What the command has not taken yet. */
+size_t job_queued(const struct job *job);
+/* To the whole process group; with a terminal to the one in its foreground, and a kill to both. */
 void job_signal(struct job *job, int signal);
+/* False when it has no terminal. */
+bool job_resize(struct job *job, struct pty_size size);
 /* The sink has room again. */
 void job_resume(struct job *job);
 /* Nobody listens any more: the command goes on, its output is dropped, its input closed. */

@@ -9,6 +9,7 @@
 #include "channel.h"
 #include "deferred.h"
 #include "eval.h"
+#include "execs.h"
 #include "files.h"
 #include "gate.h"
 #include "hold.h"
@@ -33,6 +34,13 @@ static const struct {
     {"thaw", op_thaw, false},     {"exec", op_exec, true},
     {"eval", op_eval, true},      {"poweroff", op_poweroff, false},
     {"clock", op_clock, false},   {"hold", op_hold, false},
+    {"exec_start", op_exec_start, true},
+    {"exec_attach", op_exec_attach, true},
+    {"exec_list", op_exec_list, false},
+    {"exec_detach", op_exec_detach, true},
+    {"exec_signal", op_exec_signal, true},
+    {"exec_resize", op_exec_resize, true},
+    {"exec_forget", op_exec_forget, true},
 };
 
 bool session_live(void) { return attached; }
@@ -210,6 +218,8 @@ static void on_stdin(const struct frame *f) {
   s->in_credit -= f->length;
   if (s->job) {
     exec_stdin(s, f->payload, f->length);
+  } else if (s->exec) {
+    exec_input(s->exec, f->payload, f->length);
   } else {
     eval_stdin(s, f->payload, f->length);
   }
@@ -242,6 +252,7 @@ static void take_frame(const struct frame *f) {
       struct stream *s = stream_find(f->stream);
       uint32_t number = le32(f->payload);
       if (s && s->job && number >= 1 && number <= 64) job_signal(s->job, (int)number);
+      if (s && s->exec && number >= 1 && number <= 64) exec_signal(s->exec, (int)number);
       if (s && s->eval) eval_cancel(s->eval);
       break;
     }

@@ -16,8 +16,9 @@ struct ticket {
 };
 
 struct eval;
+struct exec;
 
-/* An open stream: a command or an eval. */
+/* An open stream: a command, an eval or an exec that is shown. */
 struct stream {
   struct stream *next;
   struct ticket ticket;
@@ -26,6 +27,7 @@ struct stream {
   uint32_t in_owed;    /* taken, not yet given back as credit */
   struct job *job;
   struct eval *eval;
+  struct exec *exec;
   struct buf code;     /* of an eval, until it is complete */
   uint64_t code_bytes;
   uint64_t timeout_ms;
@@ -61,6 +63,8 @@ void stream_took(struct stream *stream, size_t len, bool flush);
 typedef void op_fn(struct ticket ticket, const struct json *request);
 op_fn op_ping, op_identity, op_clock, op_warm, op_freeze, op_thaw, op_exec, op_eval, op_poweroff,
     op_hold;
+op_fn op_exec_start, op_exec_attach, op_exec_list, op_exec_detach, op_exec_signal, op_exec_resize,
+    op_exec_forget;
 /* Input of an open stream. */
 void exec_stdin(struct stream *stream, const uint8_t *data, size_t len);
 void eval_stdin(struct stream *stream, const uint8_t *data, size_t len);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -105,6 +106,7 @@ static void __attribute__((noreturn)) run_child(struct child *c) {
   setsid();
   default_signals();
   place_fds(c);
+  if (c->what->tty && ioctl(0, TIOCSCTTY, 0) < 0) fail(c, SPAWN_FDS_STAGE);
   umask(022);
   become(c);
   if (chdir(c->what->cwd) < 0) fail(c, SPAWN_CWD);

@@ -2,10 +2,12 @@
 #ifndef FORKD_SPAWN_H
 #define FORKD_SPAWN_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "cells.h"
 #include "env.h"
+#include "pty.h"
 #include "user.h"
 
 #define SPAWN_FDS 4
@@ -18,6 +20,8 @@ struct spawn {
   const char *cwd;
   const struct user *user;
   enum cell cell;
+  bool tty;             /* descriptor 0 is a terminal, to be the controlling one */
+  struct pty_size size; /* of that terminal */
   int fds[SPAWN_FDS]; /* become 0..3 of the child; -1: /dev/null for 0..2, closed for 3 */
 };
 

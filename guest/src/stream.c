@@ -3,6 +3,7 @@
 
 #include "channel.h"
 #include "eval.h"
+#include "execs.h"
 #include "session.h"
 
 /* Credit goes back when this much was taken, or when nothing is left to take. */
@@ -72,6 +73,8 @@ void stream_took(struct stream *s, size_t len, bool flush) {
 void stream_resume(struct stream *s) {
   if (s->job) {
     job_resume(s->job);
+  } else if (s->exec) {
+    exec_resume(s->exec);
   } else if (s->eval) {
     eval_resume(s->eval);
   }
@@ -92,6 +95,7 @@ void streams_detach(void) {
     struct stream *s = streams;
     if (s->job) job_detach(s->job);
     if (s->eval) eval_detach(s->eval);
+    if (s->exec) exec_abandon(s->exec);
     stream_close(s);
   }
 }

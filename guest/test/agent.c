@@ -7,6 +7,7 @@ int main(void) {
   signal(SIGPIPE, SIG_IGN);
   agent_session();
   agent_exec();
+  agent_execs();
   agent_python();
   agent_node();
   agent_recipe();
