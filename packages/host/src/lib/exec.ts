@@ -73,17 +73,22 @@ export interface Filter {
   readonly ended: Promise<void>;
 }
 
+export interface FilterOptions {
+  /** Until its process group is killed; null for a program that lives as long as its owner. */
+  readonly timeoutMs: number | null;
+  readonly signal: AbortSignal;
+  /** The whole environment; ours when absent. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+}
+
 /**
  * Starts a program whose input and output are streams of any length. Whoever stops using it must
  * abort the signal; at the deadline its process group is killed.
  */
-export function startFilter(
-  argv: readonly [string, ...string[]],
-  options: { readonly timeoutMs: number; readonly signal: AbortSignal },
-): Filter {
+export function startFilter(argv: readonly [string, ...string[]], options: FilterOptions): Filter {
   const [program, ...args] = argv;
   const child = spawn(program, args, {
-    env: { ...process.env, LC_ALL: "C.UTF-8" },
+    env: { ...(options.env ?? process.env), LC_ALL: "C.UTF-8" },
     detached: true,
     stdio: ["pipe", "pipe", "pipe"],
   });
@@ -129,13 +134,17 @@ function killGroup(child: ChildProcess): void {
   }
 }
 
-function killAtDeadline(child: ChildProcess, timeoutMs: number, signal: AbortSignal | undefined) {
+function killAtDeadline(
+  child: ChildProcess,
+  timeoutMs: number | null,
+  signal: AbortSignal | undefined,
+) {
   let stopped: "deadline" | "abort" | undefined;
   const stop = (why: "deadline" | "abort"): void => {
     stopped ??= why;
     killGroup(child);
   };
-  const timer = setTimeout(() => stop("deadline"), timeoutMs);
+  const timer = timeoutMs === null ? undefined : setTimeout(() => stop("deadline"), timeoutMs);
   const onAbort = (): void => stop("abort");
   if (signal?.aborted) onAbort();
   signal?.addEventListener("abort", onAbort, { once: true });
