@@ -6,7 +6,7 @@
  * the daemon forks with locks held, and nothing of this program stays.
  *
  *   forkd-launch [--no-thp] [--die-with-parent PID] [--oom-score-adj N] [--cgroup PROCS_FILE]...
- *                [--bind FILE NAME]... [--keep-fds N] -- ARGV...
+ *                [--bind FILE NAME]... [--netns FILE] [--keep-fds N] -- ARGV...
  *
  * --cgroup joins the control group of that cgroup.procs file before anything else of the program
  * happens, so no page and no thread of it is ever outside its limits. It may be given once for each
@@ -17,6 +17,9 @@
  * own: nobody else sees it, and it goes with the program. NAME must not exist; an empty file is
  * made there. Unlike a hard link it leaves the file's ctime alone and may lead to another file
  * system.
+ *
+ * --netns enters a network namespace by its file, such as /run/netns/NAME: the program has that
+ * network and no other, and a tap of it is the one that it opens by name.
  *
  * --die-with-parent takes the expected parent's pid: had it died before the request was made, this
  * exits at once rather than outlive it. --keep-fds closes every descriptor from N on.
@@ -82,6 +85,12 @@ static void bind_file(const char *file, const char *name) {
   if (mount(NULL, name, NULL, MS_REMOUNT | MS_BIND | safe, NULL) != 0) fail(name);
 }
 
+static void enter_netns(const char *file) {
+  int fd = open(file, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || setns(fd, CLONE_NEWNET) != 0) fail(file);
+  close(fd);
+}
+
 static void die_with_parent(const char *text) {
   pid_t parent = (pid_t)parse_number(text, 1, 1L << 22);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail("PR_SET_PDEATHSIG");
@@ -113,6 +122,8 @@ int main(int argc, char **argv) {
     } else if (strcmp(argv[at], "--bind") == 0) {
       const char *file = value_of(argc, argv, &at);
       bind_file(file, value_of(argc, argv, &at));
+    } else if (strcmp(argv[at], "--netns") == 0) {
+      enter_netns(value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--keep-fds") == 0) {
       long first = parse_number(value_of(argc, argv, &at), 3, 1024);
       if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) != 0) fail("close_range");

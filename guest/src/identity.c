@@ -15,6 +15,7 @@
 #include "hold.h"
 #include "bounds.h"
 #include "loop.h"
+#include "net.h"
 #include "reseed.h"
 #include "session.h"
 
@@ -37,6 +38,9 @@ static struct {
   double skew_after_ms;
   char hostname[65];
   char machine_id[33];
+  bool has_net; /* else the guest has no network */
+  struct net_plan net;
+  char mac[18]; /* as the kernel has it; empty without a network */
   char reseeded[512]; /* JSON array */
   bool reseed_pending;
   double steps_ms[4]; /* when each was over, since the request came */
@@ -94,13 +98,21 @@ static const char *parse(const struct json *request) {
   if (!machine_id || !valid_machine_id(machine_id)) return "machine_id must be 32 hex digits";
   strcpy(id.hostname, hostname);
   strcpy(id.machine_id, machine_id);
-  return NULL;
+  id.has_net = !json_absent(request, "net");
+  return id.has_net ? net_parse(json_get(request, "net"), &id.net) : NULL;
 }
 
 /* Milliseconds that the clock of this guest is ahead of the given one. */
 static double skew_ms(void) {
   int64_t elapsed = (int64_t)(now_ns() - id.received_ns);
   return (double)(wall_clock_ns() - elapsed - id.wall_ns) / 1e6;
+}
+
+static bool set_network(void) {
+  const char *why = net_apply(id.has_net ? &id.net : NULL);
+  if (!why && id.has_net && !net_read_mac(id.mac)) why = "the card's address cannot be read";
+  if (why) failed("network", why);
+  return !why;
 }
 
 static bool set_system(void) {
@@ -119,6 +131,7 @@ static bool set_system(void) {
       failed("host name", why);
       return false;
     }
+    if (!set_network()) return false;
   }
   explicit_bzero(id.entropy, sizeof id.entropy);
   id.skew_after_ms = skew_ms();
@@ -188,6 +201,7 @@ static void on_hooks(const char *json, size_t len) {
   jw_ms(w, "clock_skew_after_ms", id.skew_after_ms);
   jw_string(w, "hostname", id.hostname);
   jw_string(w, "machine_id", id.machine_id);
+  if (*id.mac) jw_string(w, "mac", id.mac);
   jw_raw(w, "reseeded", id.reseeded, strlen(id.reseeded));
   jw_bool(w, "reseed_pending", id.reseed_pending);
   jw_raw(w, "hooks", json, len);

@@ -5,6 +5,7 @@
 void unit_frame(void);
 void unit_json(void);
 void unit_text(void);
+void unit_net(void);
 void unit_accounts(void);
 
 #endif

@@ -64,9 +64,22 @@ if [ "$(id -u)" = 0 ]; then
   check "a name that exists is 125" 125 \
     "$(code_of "$launch" --bind "$dir/file" "$dir/name" -- true)"
   rm -rf "$dir"
+
+  # A process keeps the namespace; it is there when the pipe says so.
+  ready=$(mktemp -u)
+  mkfifo "$ready"
+  unshare --net sh -c 'echo >"$0"; exec sleep 60' "$ready" &
+  keeper=$!
+  read -r _ <"$ready"
+  rm -f "$ready"
+  check "the program runs in the network namespace" "$(readlink "/proc/$keeper/ns/net")" \
+    "$("$launch" --netns "/proc/$keeper/ns/net" -- readlink /proc/self/ns/net)"
+  kill "$keeper"
+  check "a file that is no network namespace is 125" 125 \
+    "$(code_of "$launch" --netns /proc/self/ns/mnt -- true)"
 else
   tests=$((tests + 1))
-  echo "ok $tests - a file is shown under another name # SKIP needs root"
+  echo "ok $tests - mounts and network namespaces # SKIP needs root"
 fi
 
 # The parent starts a sleeper and is killed; the sleeper must go too.

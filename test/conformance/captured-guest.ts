@@ -73,6 +73,7 @@ export class Guest {
       scratch: [],
       dieWithParent: true,
       cgroups: [],
+      network: null,
     });
     world.vms.push(vm);
     return { vm, workDir };
@@ -87,7 +88,12 @@ export class Guest {
     });
     await vm.resume();
     generations += 1;
-    const identity = { generation: generations, hostname: "g", machineId: "1".repeat(32) };
+    const identity = {
+      generation: generations,
+      hostname: "g",
+      machineId: "1".repeat(32),
+      net: null,
+    };
     await identify(session, identity, helloTimeoutMs);
     return new Guest(world, { from, vm, session, workDir });
   }

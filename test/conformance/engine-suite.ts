@@ -61,6 +61,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         scratch: [],
         dieWithParent: true,
         cgroups: [],
+        network: null,
       });
       vms.push(vm);
       workDirs.set(vm.process.pid, workDir);
@@ -73,7 +74,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       await vm.resume();
       await identify(
         session,
-        { generation: 1, hostname, machineId: "1".repeat(32) },
+        { generation: 1, hostname, machineId: "1".repeat(32), net: null },
         helloTimeoutMs,
       );
       return session;

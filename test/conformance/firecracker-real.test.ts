@@ -33,7 +33,7 @@ const engine = new FirecrackerEngine({
   cpuTemplate: null,
   flatten: (image) => flattenInto(join(dir, "flat"), image),
 });
-const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib } as const;
+const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib, nic: false } as const;
 
 test("a guest of some instructions is booted, frozen, forked and captured", { skip }, async () => {
   const file = (name: string): string => join(dir, name);
@@ -63,7 +63,7 @@ test("a guest of some instructions is booted, frozen, forked and captured", { sk
   const image = { base: file("memory"), overlay: null };
   const restore = async (name: string, memory: MemoryImage, vmstateFile: string) => {
     const workDir = await newDir(name);
-    const rest = { scratch: [], dieWithParent: true, cgroups: [] };
+    const rest = { scratch: [], dieWithParent: true, cgroups: [], network: null };
     const spec = { workDir, machine, rootImage: file("root.img"), memory, vmstateFile };
     return await engine.restore({ ...spec, ...rest });
   };

@@ -63,7 +63,7 @@ export function holdConformance(name: string, open: () => Promise<CaptureSubject
       const machineId = randomBytes(16).toString("hex");
       const proof = await identify(
         session,
-        { generation, hostname: "late", machineId },
+        { generation, hostname: "late", machineId, net: null },
         deadlineMs,
       );
       assert.deepEqual(proof.reseeded.slice(0, 1), ["random"]);

@@ -29,6 +29,7 @@ export async function qemuSubject(
         cpu: machine.cpu,
         vcpus: machine.vcpus,
         memoryMib: machine.memory_mib,
+        nic: machine.nic,
       },
       memory: snapshot.memory,
       vmstateFile: snapshot.vmstateFile,

@@ -13,7 +13,7 @@ export function sampleManifest(tag: string): NewManifest {
     tag: parseSnapshotTag(tag),
     created_at_unix: 1_700_000_000,
     engine: { name: "qemu", version: "7.2.0", isolation: "vm-emulated" },
-    machine: { accel: "tcg", cpu: "max", vcpus: 1, memory_mib: 512 },
+    machine: { accel: "tcg", cpu: "max", vcpus: 1, memory_mib: 512, nic: false },
     kernel: { vmlinuz_sha256: "a".repeat(64), initrd_sha256: "b".repeat(64) },
     rootfs: { sha256: "c".repeat(64), ref: "debian:bookworm" },
     agent: {

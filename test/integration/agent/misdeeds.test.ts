@@ -90,7 +90,7 @@ test("what never ends is ended by the call's deadline", patience, async (context
 for (const [name, answers] of Object.entries(falseIdentities)) {
   test(`a guest with ${name} proves nothing`, async (context) => {
     const session = await attach(context, answers);
-    const identity = { generation: 1, hostname: "sb-1", machineId: "a".repeat(32) };
+    const identity = { generation: 1, hostname: "sb-1", machineId: "a".repeat(32), net: null };
     const work = session.hello.then(() => identify(session, identity, 1_000));
     const failure = await failureOf(work);
     if (failure !== undefined) {

@@ -150,7 +150,13 @@ describe("failures of Firecracker", { skip }, () => {
   test("a work directory with an old socket in it is refused, not waited for", async () => {
     const { vm, workDir } = await restore();
     const spec = { ...world.frozen, rootImage: world.rootImage, workDir };
-    const again = world.engine.restore({ ...spec, dieWithParent: true, cgroups: [], scratch: [] });
+    const again = world.engine.restore({
+      ...spec,
+      dieWithParent: true,
+      cgroups: [],
+      scratch: [],
+      network: null,
+    });
     await assertFails(again, (error: unknown) => error instanceof Error);
     assert.deepEqual(await processesIn(workDir), [vm.process.pid]);
     await vm.stop();

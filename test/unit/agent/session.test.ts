@@ -71,7 +71,7 @@ test("an identity answer that lacks a field is no identity", async () => {
   const { session } = attached((agent, _op, stream) =>
     agent.send("reply", stream, { generation: 1 }),
   );
-  const request = { generation: 1, hostname: "h", machineId: "0".repeat(32) };
+  const request = { generation: 1, hostname: "h", machineId: "0".repeat(32), net: null };
   await assert.rejects(identify(session, request, 1000), { code: "agent_unavailable" });
 });
 

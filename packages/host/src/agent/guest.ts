@@ -39,6 +39,19 @@ export interface IdentityRequest {
   readonly hostname: string;
   /** 32 hex digits. */
   readonly machineId: string;
+  /** What its network card becomes; null leaves it down. */
+  readonly net: GuestNet | null;
+}
+
+/** A guest's network, docs/guest-protocol.md. Addresses are texts. */
+export interface GuestNet {
+  /** A local unicast one, lower case. */
+  readonly mac: string;
+  readonly addresses: readonly { readonly address: string; readonly prefix: number }[];
+  /** The default routes, one a family, and what the guest's connections come from. */
+  readonly routes: readonly { readonly gateway: string; readonly source: string }[];
+  /** Its name server; null leaves the image's settings. */
+  readonly dns: string | null;
 }
 
 export interface WarmRequest {
@@ -68,12 +81,14 @@ export async function identify(
     wall_clock_ns: wallClockNs().toString(),
     hostname: identity.hostname,
     machine_id: identity.machineId,
+    ...(identity.net !== null && { net: identity.net }),
   };
-  const { steps_ms, ...proof } = await session.request(op, identityReplySchema, timeoutMs);
+  const { steps_ms, mac, ...proof } = await session.request(op, identityReplySchema, timeoutMs);
   const worked = Object.values(steps_ms).reduce((sum, ms) => sum + ms, 0);
   const underWay = Math.max(0, performance.now() - sent - worked);
   const clock_uncertainty_ms = await settleClock(session, { underWay, timeoutMs });
-  return { ...proof, clock_uncertainty_ms, mac: null, ip: null };
+  const ip = mac === null ? null : (identity.net?.routes[0]?.source ?? null);
+  return { ...proof, clock_uncertainty_ms, mac, ip };
 }
 
 /**

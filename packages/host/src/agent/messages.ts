@@ -42,8 +42,9 @@ const hookSchema = z.object({
   detail: told(1024).optional(),
 });
 
-/** The guest's own words; what it has of the network is the host's business. */
-export const identityReplySchema = attestationSchema.omit({ mac: true, ip: true }).extend({
+/** The guest's own words; its addresses are the host's, the card's is read from its kernel. */
+export const identityReplySchema = attestationSchema.omit({ ip: true }).extend({
+  mac: told(17).nullable().default(null),
   reseeded: z.array(told(64)).max(64).default([]),
   hooks: z.array(hookSchema).max(64),
   /** What the guest spent on each step; the rest of the round trip was the way. */

@@ -12,6 +12,8 @@ export interface Machine {
   readonly cpu: string;
   readonly vcpus: number;
   readonly memoryMib: number;
+  /** Whether it has a network card, which needs no network to be there. */
+  readonly nic: boolean;
 }
 
 /** What an engine can do on this host, found out by trying. */
@@ -71,6 +73,14 @@ export interface MemoryImage {
   readonly overlay: MemoryOverlay | null;
 }
 
+/** A network namespace that a VMM runs in, with the tap that its card is on. */
+export interface VmNetwork {
+  /** The namespace's file, such as /run/netns/NAME. */
+  readonly netns: string;
+  /** A tap device of that namespace; nobody else has it open. */
+  readonly tap: string;
+}
+
 /** A child to restore; its image is mapped copy-on-write. */
 export interface RestoreSpec {
   readonly workDir: string;
@@ -88,6 +98,8 @@ export interface RestoreSpec {
   readonly dieWithParent: boolean;
   /** cgroup.procs files: the VMM is in these groups before it runs. */
   readonly cgroups: readonly string[];
+  /** For a machine with a card; null leaves the card without a network. */
+  readonly network: VmNetwork | null;
 }
 
 /** A VM that some process of this host started and that runs on; what its owner kept of it. */

@@ -43,6 +43,8 @@ export interface VmmSpawn {
   readonly preload: Preload | null;
   /** Files that it sees under other names too, read-only; it alone sees them there. */
   readonly binds?: readonly FileBind[];
+  /** File of the network namespace that it joins; ours when absent or null. */
+  readonly netns?: string | null;
   /**
    * Where its standard output goes: into its log, which is so when absent, nowhere, or to us. The
    * log has no bound, so what a guest can write must not go there.
@@ -216,6 +218,7 @@ function launcherArgs(request: VmmSpawn): string[] {
   return [
     ...request.cgroups.flatMap((file) => ["--cgroup", file]),
     ...(request.binds ?? []).flatMap(({ file, name }) => ["--bind", file, name]),
+    ...(request.netns == null ? [] : ["--netns", request.netns]),
     "--no-thp",
     ...(request.dieWithParent ? ["--die-with-parent", String(process.pid)] : []),
     "--oom-score-adj",

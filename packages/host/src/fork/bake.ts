@@ -210,6 +210,7 @@ function describe(
       cpu: machine.cpu,
       vcpus: machine.vcpus,
       memory_mib: machine.memoryMib,
+      nic: machine.nic,
     },
     kernel: { vmlinuz_sha256: kernel.sha256.vmlinuz, initrd_sha256: kernel.sha256.initrd },
     rootfs: { sha256: request.image.sha256, ref: request.image.ref },

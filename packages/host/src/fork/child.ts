@@ -8,7 +8,7 @@ import {
   type SandboxLimits,
   toForkdError,
 } from "@forkd/api";
-import { identify } from "../agent/guest.ts";
+import { type IdentityRequest, identify } from "../agent/guest.ts";
 import type { AgentSession } from "../agent/session.ts";
 import type { RestoredVm, Vm, VmEnd } from "../engine/engine.ts";
 import type { Snapshot } from "../store/snapshots.ts";
@@ -136,6 +136,7 @@ async function restore(
     scratch,
     dieWithParent: !deps.sandboxesOutlive,
     cgroups: group.procsFiles,
+    network: null,
   });
 }
 
@@ -152,8 +153,8 @@ export function sharedFiles({ memory, vmstateFile, rootImage, scratch }: Snapsho
 }
 
 function machineOf({ manifest }: Snapshot) {
-  const { accel, cpu, vcpus, memory_mib } = manifest.machine;
-  return { accel, cpu, vcpus, memoryMib: memory_mib };
+  const { accel, cpu, vcpus, memory_mib, nic } = manifest.machine;
+  return { accel, cpu, vcpus, memoryMib: memory_mib, nic };
 }
 
 interface Opened {
@@ -171,6 +172,7 @@ async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
     generation: snapshot.manifest.agent.generation + 1,
     hostname: id,
     machineId: randomBytes(16).toString("hex"),
+    net: null,
   };
   const proven = async (): Promise<Attestation> => {
     // The time in the identity is right only if the guest reads it at once: so once it is awake.
@@ -184,14 +186,12 @@ async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
 }
 
 /** What the guest says it did must be what it was told. */
-function requireProof(
-  identity: Attestation,
-  request: { readonly generation: number; readonly hostname: string; readonly machineId: string },
-): void {
+function requireProof(identity: Attestation, request: IdentityRequest): void {
   const proven =
     identity.generation === request.generation &&
     identity.hostname === request.hostname &&
     identity.machine_id === request.machineId &&
+    identity.mac === (request.net?.mac ?? null) &&
     identity.crng_reseeded;
   if (!proven) {
     throw new ForkdError("identity_failed", "the guest's identity is not what it was given");

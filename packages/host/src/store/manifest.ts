@@ -37,6 +37,8 @@ const commonSchema = z.object({
     cpu: z.string().max(256),
     vcpus: z.int().min(1).max(64),
     memory_mib: z.int().min(1).max(65_536),
+    /** Those that were made before there were network cards have none. */
+    nic: z.boolean().default(false),
   }),
   kernel: z.object({ vmlinuz_sha256: sha256Schema, initrd_sha256: sha256Schema }),
   rootfs: z.object({ sha256: sha256Schema, ref: z.string().max(4096) }),

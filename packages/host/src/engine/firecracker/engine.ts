@@ -77,7 +77,7 @@ export class FirecrackerEngine implements Engine {
     size: { readonly memoryMib: number; readonly vcpus: number },
   ): Machine {
     if (this.#cpu === undefined) throw new ForkdError("internal", "a machine needs a probe first");
-    return { accel: probe.accel, cpu: this.#cpu, ...size };
+    return { accel: probe.accel, cpu: this.#cpu, nic: false, ...size };
   }
 
   async boot(spec: BootSpec): Promise<BootedVm> {

@@ -1,4 +1,4 @@
-import type { BootSpec, DiskLayer, Machine, RestoreSpec } from "../engine.ts";
+import type { BootSpec, DiskLayer, Machine, RestoreSpec, VmNetwork } from "../engine.ts";
 import { scratchArgs } from "./scratch.ts";
 
 /** Names inside the work directory, which is the VMM's current directory. */
@@ -25,10 +25,12 @@ interface Hardware {
   /** The object that is the RAM. */
   readonly memory: string;
   readonly scratch: readonly DiskLayer[];
+  readonly network: VmNetwork | null;
 }
 
 /** The devices and the machine: equal for the parent and all its children, or no state loads. */
-function machineArgs({ machine, rootImage, memory, scratch }: Hardware): string[] {
+function machineArgs(hardware: Hardware): string[] {
+  const { machine, rootImage, memory, scratch } = hardware;
   return [
     ...["-M", "microvm,rtc=on,isa-serial=on,memory-backend=mem,suppress-vmdesc=on"],
     ...["-accel", machine.accel === "kvm" ? "kvm" : `tcg,tb-size=${translationCacheMib}`],
@@ -45,12 +47,28 @@ function machineArgs({ machine, rootImage, memory, scratch }: Hardware): string[
     ...["-chardev", `socket,id=agent,path=${agentSocketName},server=on,wait=off`],
     ...["-device", "virtio-serial-device,max_ports=2"],
     ...["-device", "virtserialport,chardev=agent,name=dev.forkd.agent"],
+    ...(machine.nic ? nicArgs(hardware.network) : []),
     ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"],
     ...["-global", "migration.send-configuration=off"],
     ...["-chardev", `socket,id=qmp,fd=${qmpFd}`, "-mon", "chardev=qmp,mode=control"],
     ...["-chardev", `socket,id=qmp2,path=${qmpSocketName},server=on,wait=off`],
     ...["-mon", "chardev=qmp2,mode=control"],
   ];
+}
+
+/** Whatever it is, the agent gives the card another one before it is up. */
+const frozenMac = "02:00:00:00:00:01";
+
+/**
+ * The card is equal with and without a network, or its state would not load: so the tap has no
+ * virtio headers, which a card without a backend has not either. What the guest would announce
+ * when it wakes is the name of the one that it is a fork of: it announces nothing.
+ */
+function nicArgs(network: VmNetwork | null): string[] {
+  const device = `virtio-net-device,mac=${frozenMac},guest_announce=off`;
+  if (network === null) return ["-device", device];
+  const tap = `tap,id=net,ifname=${network.tap},script=no,downscript=no,vnet_hdr=off`;
+  return ["-netdev", tap, "-device", `${device},netdev=net`];
 }
 
 /** QEMU's option syntax doubles a comma inside a value. */
@@ -104,7 +122,7 @@ export function bootArgv(spec: BootSpec, tscKhz: number | null): string[] {
   const scratch = spec.scratch === null ? [] : [spec.scratch];
   return [
     program,
-    ...machineArgs({ ...spec, memory, scratch }),
+    ...machineArgs({ ...spec, memory, scratch, network: null }),
     ...["-chardev", `socket,id=console,fd=${consoleFd}`, "-serial", "chardev:console"],
     ...["-kernel", spec.kernel.vmlinuz, "-initrd", spec.kernel.initrd],
     ...["-append", kernelCommandLine(spec, tscKhz)],

@@ -47,7 +47,7 @@ export class QemuEngine implements Engine {
     probe: EngineProbe,
     size: { readonly memoryMib: number; readonly vcpus: number },
   ): Machine {
-    return { accel: probe.accel, cpu: cpuOf[probe.accel], ...size };
+    return { accel: probe.accel, cpu: cpuOf[probe.accel], nic: true, ...size };
   }
 
   boot(spec: BootSpec): Promise<BootedVm> {

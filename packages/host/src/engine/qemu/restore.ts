@@ -18,6 +18,7 @@ export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
     workDir: spec.workDir,
     dieWithParent: spec.dieWithParent,
     cgroups: spec.cgroups,
+    netns: spec.network?.netns ?? null,
     sockets: 1,
     files: [spec.vmstateFile],
     preload: { library: "forkd-ram.so", fdVariable: "FORKD_RAM_SELF_FD", env: ramEnv(spec) },
@@ -46,6 +47,8 @@ async function load(qmp: Qmp): Promise<void> {
     qmp.execute("migrate-set-capabilities", {
       capabilities: [{ capability: "events", state: true }],
     }),
+    // Nor does QEMU announce the card's frozen address.
+    qmp.execute("migrate-set-parameters", { "announce-rounds": 0 }),
     qmp.execute("migrate-incoming", { uri: `fd:${vmstateFd}` }),
   ];
   settled.catch(() => undefined);
