@@ -8,6 +8,7 @@
 #include "boot.h"
 #include "cells.h"
 #include "channel.h"
+#include "file-worker.h"
 #include "files.h"
 #include "identity.h"
 #include "job.h"
@@ -93,6 +94,8 @@ int main(int argc, char **argv) {
     run_guest();
   } else if (argc == 2 && strcmp(argv[1], "--version") == 0) {
     printf("forkd-agent %s (protocol %d)\n", AGENT_VERSION, PROTOCOL_VERSION);
+  } else if (argc > 1 && strcmp(argv[1], FILE_WORKER_WORD) == 0) {
+    return file_worker(argc - 2, argv + 2);
   } else if (getpid() != 1 && argc > 1) {
     run_test(argc, argv);
   } else {

@@ -41,6 +41,7 @@ static const struct {
     {"exec_signal", op_exec_signal, true},
     {"exec_resize", op_exec_resize, true},
     {"exec_forget", op_exec_forget, true},
+    {"file", op_file, true},
 };
 
 bool session_live(void) { return attached; }

@@ -28,7 +28,7 @@ struct stream {
   struct job *job;
   struct eval *eval;
   struct exec *exec;
-  struct buf code;     /* of an eval, until it is complete */
+  struct buf code;     /* of an eval, until it is complete; of a file action, its failure */
   uint64_t code_bytes;
   uint64_t timeout_ms;
 };
@@ -62,7 +62,7 @@ void stream_took(struct stream *stream, size_t len, bool flush);
 /* The operations. Each answers its ticket, now or later. */
 typedef void op_fn(struct ticket ticket, const struct json *request);
 op_fn op_ping, op_identity, op_clock, op_warm, op_freeze, op_thaw, op_exec, op_eval, op_poweroff,
-    op_hold;
+    op_hold, op_file;
 op_fn op_exec_start, op_exec_attach, op_exec_list, op_exec_detach, op_exec_signal, op_exec_resize,
     op_exec_forget;
 /* Input of an open stream. */

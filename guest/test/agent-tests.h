@@ -5,6 +5,7 @@
 void agent_session(void);
 void agent_exec(void);
 void agent_execs(void);
+void agent_file(void);
 void agent_python(void);
 void agent_node(void);
 void agent_recipe(void);
