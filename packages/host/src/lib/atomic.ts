@@ -29,7 +29,8 @@ export async function leftoverFiles(dir: string): Promise<string[]> {
   return left.map((name) => join(dir, name));
 }
 
-async function syncPath(path: string): Promise<void> {
+/** Flushes a file or a directory to the disk. */
+export async function syncPath(path: string): Promise<void> {
   await using handle = await open(path, "r");
   await handle.sync();
 }

@@ -26,6 +26,7 @@ import {
 } from "./memory-index.ts";
 import {
   blockBytes,
+  blocksOf,
   copySegments,
   dataRuns,
   readExactly,
@@ -99,12 +100,20 @@ export interface FlattenJob {
   readonly index: string;
 }
 
+/** Hashes the parts of a file that an encoded table names, the table itself before them. */
+export interface HashExtentsJob {
+  readonly file: string;
+  readonly table: Uint8Array;
+}
+
 /** Each job by its name: what goes in and what comes out. */
 export interface PageJobs {
   readonly index: { readonly input: IndexJob; readonly output: IndexFacts };
   readonly verify: { readonly input: VerifyJob; readonly output: null };
   readonly compose: { readonly input: ComposeJob; readonly output: ComposeFacts };
   readonly flatten: { readonly input: FlattenJob; readonly output: IndexFacts };
+  /** The SHA-256 of a table of extents and of what they hold, hex. */
+  readonly hashExtents: { readonly input: HashExtentsJob; readonly output: string };
   /** The SHA-256 of a file, hex. */
   readonly hash: { readonly input: { readonly file: string }; readonly output: string };
   /** The files under the directories that some process has mapped. */
@@ -128,6 +137,7 @@ export const pageJobs: {
   verify,
   compose,
   flatten,
+  hashExtents,
   mapped: ({ dirs }) => [...mappedFilesUnder(dirs)],
   hash: ({ file }) => {
     const hash = createHash("sha256");
@@ -171,6 +181,21 @@ function hashChunk(source: Source, { parts }: Chunk, buffer: Buffer): Buffer {
     hash.update(block);
   }
   return hash.digest();
+}
+
+function hashExtents({ file, table }: HashExtentsJob): string {
+  const bytes = Buffer.from(table);
+  const hash = createHash("sha256").update(bytes);
+  const buffer = Buffer.allocUnsafe(blockBytes);
+  withFile(file, "r", (fd) => {
+    const extents = decodeExtents(bytes, { memoryBytes: fstatSync(fd).size, path: file });
+    for (const { offset, length } of blocksOf(extents)) {
+      const block = buffer.subarray(0, length);
+      readExactly({ fd, path: file }, block, offset);
+      hash.update(block);
+    }
+  });
+  return hash.digest("hex");
 }
 
 interface IndexOrder {

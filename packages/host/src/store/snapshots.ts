@@ -91,10 +91,8 @@ export class SnapshotStore {
    * snapshot_corrupt that name the file and what is wrong, disk_full.
    */
   async open(tag: SnapshotTag): Promise<Snapshot> {
-    this.#reservations.requireUsable(tag);
-    const chain = await this.#chains.resolve(tag);
+    const chain = await this.chain(tag);
     await this.#requireRootImage(chain);
-    await Promise.all(chain.map((link) => this.#verified.require(link)));
     const head = chain.at(-1) ?? chain[0];
     return {
       tag,
@@ -107,6 +105,14 @@ export class SnapshotStore {
       scratch: scratchOf(head),
       chain,
     };
+  }
+
+  /** The chain of a tag alone, its bytes those that were written. Throws what `open` throws. */
+  async chain(tag: SnapshotTag): Promise<Chain> {
+    this.#reservations.requireUsable(tag);
+    const chain = await this.#chains.resolve(tag);
+    await Promise.all(chain.map((link) => this.#verified.require(link)));
+    return chain;
   }
 
   /** Every tag once, those that cannot be forked with status failed and the reason. */

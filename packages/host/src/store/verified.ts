@@ -1,11 +1,12 @@
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { ForkdError } from "@forkd/api";
+import { ForkdError, type SnapshotTag } from "@forkd/api";
 import { z } from "zod";
 import { replaceFile } from "../lib/atomic.ts";
 import type { LayerIdentity, Link } from "./chain.ts";
 import { undefinedIfMissing } from "./files.ts";
-import { memoryBytesOf } from "./manifest.ts";
+import { snapshotFiles } from "./layout.ts";
+import { type Manifest, memoryBytesOf, readManifest } from "./manifest.ts";
 import type { PageWorkers } from "./pages.ts";
 
 /** Layers that are remembered, in memory and on disk; the oldest go. */
@@ -80,22 +81,13 @@ export class VerifiedLayers {
   }
 
   async #examine(link: Link): Promise<string | null> {
-    const { index, vmstate } = link.manifest.files;
-    if (link.indexFile === null || index === null) return null;
     try {
-      await this.#pages.run("verify", {
-        file: link.memoryFile,
-        index: link.indexFile,
-        indexSha256: index.sha256,
-        memoryBytes: memoryBytesOf(link.manifest),
-        isBase: link.manifest.parent === null,
-      });
+      await verifyLayer(this.#pages, link);
+      return null;
     } catch (error) {
       if (error instanceof ForkdError && error.code === "snapshot_corrupt") return error.message;
       throw error;
     }
-    const sha256 = await this.#pages.run("hash", { file: link.vmstateFile });
-    return sha256 === vmstate.sha256 ? null : `${link.vmstateFile} is not what was written`;
   }
 
   /** What is remembered of exactly these files. */
@@ -150,6 +142,48 @@ export class VerifiedLayers {
     const surplus = aged.sort((a, b) => a.mtimeMs - b.mtimeMs).slice(0, names.length - layersMax);
     for (const { name } of surplus) await rm(join(this.#dir, name), { force: true });
   }
+}
+
+type LayerFiles = Pick<Link, "manifest" | "memoryFile" | "indexFile" | "vmstateFile">;
+
+/** Hashes memory and state. Throws snapshot_corrupt; nothing for a base without hashes. */
+async function verifyLayer(pages: PageWorkers, layer: LayerFiles): Promise<void> {
+  const { manifest, memoryFile, indexFile, vmstateFile } = layer;
+  const { index, vmstate } = manifest.files;
+  if (indexFile === null || index === null) return;
+  await pages.run("verify", {
+    file: memoryFile,
+    index: indexFile,
+    indexSha256: index.sha256,
+    memoryBytes: memoryBytesOf(manifest),
+    isBase: manifest.parent === null,
+  });
+  if ((await pages.run("hash", { file: vmstateFile })) === vmstate.sha256) return;
+  throw new ForkdError("snapshot_corrupt", `${vmstateFile} is not what was written`);
+}
+
+/**
+ * Checks all of a snapshot that lies in a directory of its own, not yet under its name. Throws
+ * snapshot_incomplete for one that is another's or has no hashes, snapshot_corrupt.
+ */
+export async function verifyCopy(
+  pages: PageWorkers,
+  dir: string,
+  tag: SnapshotTag,
+): Promise<Manifest> {
+  const { manifest } = await readManifest(dir);
+  if (manifest.tag !== tag || manifest.files.index === null) {
+    const message = `the snapshot '${manifest.tag}' cannot be taken over as '${tag}'`;
+    throw new ForkdError("snapshot_incomplete", message);
+  }
+  const memory = manifest.parent === null ? snapshotFiles.memory : snapshotFiles.diff;
+  await verifyLayer(pages, {
+    manifest,
+    memoryFile: join(dir, memory),
+    indexFile: join(dir, snapshotFiles.index),
+    vmstateFile: join(dir, snapshotFiles.vmstate),
+  });
+  return manifest;
 }
 
 function isSame(a: LayerIdentity, b: LayerIdentity): boolean {

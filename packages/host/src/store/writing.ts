@@ -12,6 +12,7 @@ import type { Shelf, ShelfOptions } from "./shelf.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { type StagedFiles, type StagingKind, sealStaged, stagedFiles } from "./staging.ts";
 import { makeStagingDir, removeTree } from "./staging-dirs.ts";
+import { verifyCopy } from "./verified.ts";
 
 /** Of every file of a published snapshot. */
 const publishedMode = 0o400;
@@ -24,6 +25,16 @@ export interface SnapshotStaging extends StagedFiles {
    * snapshot_incomplete when the parent is gone, snapshot_in_use, disk_full.
    */
   publish(facts: SnapshotFacts): Promise<SnapshotInfo>;
+}
+
+/** A directory that is filled with a whole snapshot, manifest and all. */
+export interface StagedCopy {
+  readonly dir: string;
+  /**
+   * Hashes what is there and compares it with its manifest, then does what
+   * {@link SnapshotStaging.publish} does. Throws snapshot_incomplete, snapshot_corrupt too.
+   */
+  publish(): Promise<SnapshotInfo>;
 }
 
 /**
@@ -43,6 +54,8 @@ export interface Reservation {
   stageFlat(parent: Snapshot): Promise<SnapshotStaging>;
   /** All of `parent`, put together when it is published. */
   stageCompact(parent: Snapshot): Promise<SnapshotStaging>;
+  /** A snapshot that was made elsewhere, whose files are put there as they are. */
+  stageCopy(): Promise<StagedCopy>;
   /** Removes what was staged and lists the tag as failed, for that reason, until it is removed. */
   fail(reason: unknown): Promise<void>;
   /** Removes what was staged; the tag is free. Idempotent, and nothing after `publish`. */
@@ -105,6 +118,11 @@ export class Writing {
       stageLink: (parent) => stage("link", parent),
       stageFlat: (parent) => stage("flat", parent),
       stageCompact: (parent) => stage("compact", parent),
+      stageCopy: async () => {
+        const staging = await this.#stageCopy(reserved);
+        staged.push(staging.dir);
+        return staging;
+      },
       fail: async (reason) => {
         await discard();
         reserved.failure = toForkdError(reason).message;
@@ -137,6 +155,22 @@ export class Writing {
         await writeManifest(dir, manifest);
         await makeReadOnly(dir);
         if (manifest.parent !== null) await requireParent(this.#options.chains, manifest.parent);
+        await this.#publish(reserved, dir);
+        return this.#remember(tag);
+      },
+    };
+  }
+
+  async #stageCopy(reserved: Reserved): Promise<StagedCopy> {
+    const { paths, owner, chains, pages } = this.#options;
+    const { tag } = reserved;
+    const dir = await makeStagingDir(paths.snapshotsDir, owner, tag);
+    return {
+      dir,
+      publish: async () => {
+        const { parent } = await verifyCopy(pages, dir, tag);
+        await makeReadOnly(dir);
+        if (parent !== null) await requireParent(chains, parent);
         await this.#publish(reserved, dir);
         return this.#remember(tag);
       },
