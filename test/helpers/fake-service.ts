@@ -149,6 +149,11 @@ export class FakeService implements ForkService {
     return [...this.sandboxes.values()];
   }
 
+  async storage() {
+    const [dataDir, snapshotsDir] = ["/data", "/data/snapshots"];
+    return { dataDir, snapshotsDir, freeBytes: 3 * 1024 ** 3, totalBytes: 9 * 1024 ** 3 };
+  }
+
   async limitSupport() {
     return [
       { limit: "memory_limit_mib" as const, controller: "memory", reason: null },

@@ -20,7 +20,13 @@ import {
   snapshotInfoDetailSchema,
   snapshotInfoSchema,
 } from "./snapshot.ts";
-import { healthSchema, openApiSchema, problemSchema, versionSchema } from "./system.ts";
+import {
+  healthSchema,
+  hostFactsSchema,
+  openApiSchema,
+  problemSchema,
+  versionSchema,
+} from "./system.ts";
 
 /** Names of the schemas that other programs may want to generate types for. */
 export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, string>([
@@ -32,6 +38,7 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [createSnapshotSchema, "CreateSnapshot"],
   [compactSnapshotSchema, "CompactSnapshot"],
   [lineageSchema, "Lineage"],
+  [hostFactsSchema, "HostFacts"],
   [sandboxInfoSchema, "SandboxInfo"],
   [createSandboxSchema, "CreateSandbox"],
   [branchRequestSchema, "BranchRequest"],

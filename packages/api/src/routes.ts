@@ -19,7 +19,7 @@ import {
   snapshotInfoDetailSchema,
   snapshotInfoSchema,
 } from "./snapshot.ts";
-import { healthSchema, openApiSchema, versionSchema } from "./system.ts";
+import { healthSchema, hostFactsSchema, openApiSchema, versionSchema } from "./system.ts";
 
 /** How a route's success looks. `body: null` means an empty answer. */
 interface Success {
@@ -126,6 +126,14 @@ export const routes = {
     summary: "Every snapshot, one entry a tag",
     request: null,
     success: { status: 200, body: snapshotInfoSchema.array() },
+    errors: [],
+  },
+  hostFacts: {
+    method: "GET",
+    path: "/v1/host",
+    summary: "Where the daemon keeps what it has, and how much room is left there",
+    request: null,
+    success: { status: 200, body: hostFactsSchema },
     errors: [],
   },
   createSnapshot: {

@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { engineChoices } from "../config/engine-settings.ts";
 import { branchVerb } from "./commands/branch.ts";
+import { doctorVerb } from "./commands/doctor.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
 import { firecrackerInstallVerb } from "./commands/firecracker-install.ts";
@@ -55,7 +56,7 @@ const verbs: readonly Verb[] = [
   pingVerb,
 ];
 
-const hostVerbs: readonly Verb[] = [leaksVerb, whereVerb, versionVerb];
+const hostVerbs: readonly Verb[] = [doctorVerb, leaksVerb, whereVerb, versionVerb];
 
 /** The whole command tree; also what docs/cli.md is generated from. */
 export function buildProgram(onVerb: OnVerb): Command {

@@ -79,7 +79,7 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   installErrorDoor(app, log);
   installNotFound(app);
   registerRoutes(app, {
-    ...systemRoutes(config.version, metrics),
+    ...systemRoutes({ version: config.version, metrics, service }),
     ...snapshotRoutes(service, log),
     ...sandboxRoutes(service, new Operations(service, audit)),
     ...guestRoutes(service),

@@ -91,7 +91,7 @@ function withReason({ engine, probe }: ChosenEngine, reason: string): ChosenEngi
 }
 
 /** What the operator named, else what is installed, else the first on PATH. */
-async function findPrograms(
+export async function findPrograms(
   paths: DataPaths,
   settings: EngineSettings,
   path = "",

@@ -24,6 +24,7 @@ import { recover, sweepWorkDirs } from "./recover.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
 import { StateView } from "./state-view.ts";
+import { storageFacts } from "./storage.ts";
 import type { OnStep } from "./steps.ts";
 
 export interface ServiceOptions {
@@ -94,6 +95,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
     listEndedSandboxes: () => sandboxes.listEnded(),
+    storage: () => storageFacts(options.paths),
     limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),
     kill: (id) => sandboxes.kill(id),

@@ -92,6 +92,14 @@ export interface ChildTimings {
   readonly identityMs: number;
 }
 
+export interface StorageFacts {
+  readonly dataDir: string;
+  readonly snapshotsDir: string;
+  /** What somebody without privileges may still write. */
+  readonly freeBytes: number;
+  readonly totalBytes: number;
+}
+
 export interface SpawnedSandbox {
   readonly info: SandboxInfo;
   readonly timings: ChildTimings;
@@ -120,6 +128,8 @@ export interface ForkService {
   listSandboxes(): SandboxInfo[];
   /** Those that have ended and are remembered, the latest first. */
   listEndedSandboxes(): Promise<SandboxInfo[]>;
+  /** The file system that the snapshots are on. */
+  storage(): Promise<StorageFacts>;
   /** What this host can enforce, by trying once. */
   limitSupport(): Promise<readonly LimitSupport[]>;
   /** A live one, or one that is remembered. */

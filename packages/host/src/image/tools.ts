@@ -14,6 +14,11 @@ const packages: Readonly<Record<string, string>> = {
   du: "coreutils",
 };
 
+/** The package that has a program; its own name when that is not known. */
+export function packageOf(program: string): string {
+  return packages[program] ?? program;
+}
+
 export interface ToolOptions extends RunOptions {
   /** Directory for the program's temporary files. */
   readonly tmpDir?: string;
@@ -41,7 +46,7 @@ export async function runTool(
 function missingTool(program: string, error: unknown): ForkdError | undefined {
   if (!(error instanceof ForkdError) || !/^env exited with 127\b/.test(error.message)) return;
   return new ForkdError("tool_missing", `the program ${program} is not installed`, {
-    hint: `run: apt-get install ${packages[program] ?? program}`,
+    hint: `run: apt-get install ${packageOf(program)}`,
     cause: error,
   });
 }

@@ -1,0 +1,112 @@
+import { X509Certificate } from "node:crypto";
+import { chmod, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { limits } from "@forkd/api";
+import { findListener } from "../linux/listener.ts";
+import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
+import { type DoctorScope, readText } from "./scope.ts";
+
+/** A sandbox holds some four descriptors of its daemon's: two sockets, its VMM's log, a journal. */
+const descriptorsPerSandbox = 4;
+const descriptorsBesides = 1_024;
+const dayMs = 86_400_000;
+const certificateDaysLeft = 30;
+const groupAndOthers = 0o077;
+
+export const daemonChecks: readonly Check[] = [
+  { name: "daemon", run: daemon },
+  { name: "port", run: port },
+  { name: "ulimits", run: ulimits },
+  { name: "token", run: token },
+  { name: "certificate", run: certificate },
+];
+
+const start = "sudo systemctl start forkd-controller  # or: forkd-controller serve";
+
+async function daemon(scope: DoctorScope): Promise<Finding> {
+  const answer = await scope.askDaemon();
+  const { daemonUrl: url, version, tokenFile } = scope;
+  switch (answer.kind) {
+    case "up":
+      if (answer.facts.version === version) return pass(`${url} answers, ${version}`);
+      return otherVersion(answer.facts.version, scope);
+    case "other":
+      return otherVersion(answer.version, scope);
+    case "refused":
+      return fail(answer.reason, `export FORKD_TOKEN="$(sudo cat ${tokenFile})"`);
+    case "absent":
+      return warn(`nobody answers at ${url}; commands work without a daemon`, start);
+    case "broken":
+      return fail(answer.reason, "sudo journalctl -u forkd-controller -n 100 --no-pager");
+  }
+}
+
+function otherVersion(theirs: string, { daemonUrl, version }: DoctorScope): Finding {
+  const detail = `${daemonUrl} runs ${theirs}, this is ${version}`;
+  return warn(detail, "sudo systemctl restart forkd-controller");
+}
+
+/** Who has the daemon's port: a stranger keeps it from starting. */
+async function port(scope: DoctorScope): Promise<Finding> {
+  const { hostname, port: text, protocol } = new URL(scope.daemonUrl);
+  const number = Number(text || (protocol === "https:" ? 443 : 80));
+  if (!["127.0.0.1", "localhost", "[::1]"].includes(hostname)) {
+    return skip(`${hostname} is another host`);
+  }
+  const listener = await findListener(number);
+  const { kind } = await scope.askDaemon();
+  if (listener === undefined) return pass(`port ${number} is free`);
+  const who = `pid ${listener.pid} (${listener.command}) has port ${number}`;
+  if (kind === "up" || kind === "other" || kind === "refused") return pass(who);
+  const detail = `${who} and is no forkd-controller`;
+  return fail(detail, `ss -ltnp | grep :${number}  # then: sudo kill ${listener.pid}`);
+}
+
+/** The daemon's, if it runs here, else those that it would get from this shell. */
+async function ulimits({ roots, askDaemon }: DoctorScope): Promise<Finding> {
+  const answer = await askDaemon();
+  const pid = answer.kind === "up" ? String(answer.facts.pid) : "self";
+  const own = await readText(join(roots.proc, "self/limits"));
+  const text = (await readText(join(roots.proc, pid, "limits"))) ?? own ?? "";
+  // Node raises its soft limit to the hard one.
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(text)?.[1] ?? "0";
+  const wanted = descriptorsPerSandbox * limits.spawnCountMax + descriptorsBesides;
+  if (hard === "unlimited" || Number(hard) >= wanted) return pass(`${hard} open files`);
+  const detail = `${hard} open files at most; ${limits.spawnCountMax} sandboxes need ${wanted}`;
+  return warn(detail, pid === "self" ? "ulimit -Hn 65536" : raiseInUnit);
+}
+
+const dropIn = "/etc/systemd/system/forkd-controller.service.d";
+const raiseInUnit =
+  `sudo mkdir -p ${dropIn} && printf '[Service]\\nLimitNOFILE=65536\\n' | ` +
+  `sudo tee ${dropIn}/files.conf && sudo systemctl daemon-reload && ` +
+  "sudo systemctl restart forkd-controller";
+
+async function token({ tokenFile: path }: DoctorScope): Promise<Finding> {
+  const found = await stat(path).catch(() => undefined);
+  const write = `head -c 32 /dev/urandom | base64 | sudo tee ${path} >/dev/null && sudo chmod 600 ${path}`;
+  if (found === undefined) return skip(`there is no ${path}`, write);
+  if ((found.mode & groupAndOthers) !== 0) {
+    const mode = (found.mode & 0o777).toString(8);
+    return fail(`${path} has mode ${mode}`, `sudo chmod 600 ${path}`, async () => {
+      await chmod(path, 0o600);
+      return `${path} is its owner's only`;
+    });
+  }
+  const text = await readText(path);
+  if (text === undefined) return skip(`${path} is not ours to read`, "sudo forkd doctor");
+  if (Buffer.byteLength(text) >= limits.tokenBytesMin) return pass(`${path}, mode 600`);
+  return fail(`${path} holds fewer than ${limits.tokenBytesMin} bytes`, write);
+}
+
+async function certificate({ roots }: DoctorScope): Promise<Finding> {
+  const path = join(roots.etc, "tls/cert.pem");
+  const text = await readFile(path).catch(() => undefined);
+  if (text === undefined) return skip(`there is no ${path}; loopback needs none`);
+  const { validTo, validToDate } = new X509Certificate(text);
+  const days = Math.floor((validToDate.getTime() - Date.now()) / dayMs);
+  const hint = `openssl x509 -noout -dates -in ${path}  # renew it, then: sudo systemctl reload forkd-controller`;
+  if (days < 0) return fail(`${path} ended at ${validTo}`, hint);
+  if (days < certificateDaysLeft) return warn(`${path} ends in ${days} days`, hint);
+  return pass(`${path} ends in ${days} days`);
+}

@@ -1,0 +1,117 @@
+import { access, readdir, rm, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { findOnPath } from "../lib/programs.ts";
+import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
+import { ask, type DoctorScope, readNumber, readText } from "./scope.ts";
+
+/** Network namespaces of children, as netns-setup.sh names them. */
+const childPattern = /^forkd-child-\d{1,6}$/;
+/** statfs(2): what a name below /run/netns is mounted on while its namespace exists. */
+const nsfsMagic = 0x6e73_6673;
+/** if.h: the interface is up. */
+const interfaceUp = 0x1;
+const hostTap = "forkd-tap0";
+const provision = "sudo ./scripts/netns-setup.sh 100  # in the checkout of forkd";
+
+export const networkChecks: readonly Check[] = [
+  { name: "net-tools", run: netTools },
+  { name: "tun", run: tun },
+  { name: "tap", run: tap },
+  { name: "netns", run: netns },
+  { name: "netns-stale", run: staleNetns },
+  { name: "ip_forward", run: ipForward },
+  { name: "masquerade", run: masquerade },
+];
+
+async function netTools({ path }: DoctorScope): Promise<Finding> {
+  const packages = { ip: "iproute2", nft: "nftables" };
+  const missing: string[] = [];
+  for (const [name, from] of Object.entries(packages)) {
+    if ((await findOnPath(name, path)) === undefined) missing.push(from);
+  }
+  if (missing.length === 0) return pass(Object.keys(packages).join(", "));
+  const detail = `not installed: ${missing.join(", ")}; guests get no network without`;
+  return warn(detail, `sudo apt-get install -y ${missing.join(" ")}`);
+}
+
+async function tun({ roots }: DoctorScope): Promise<Finding> {
+  const device = join(roots.dev, "net/tun");
+  const there = await access(device).then(
+    () => true,
+    () => false,
+  );
+  if (there) return pass(`${device} is there`);
+  return warn(`${device} is missing: guests get no network`, "sudo modprobe tun");
+}
+
+async function tap({ roots }: DoctorScope): Promise<Finding> {
+  const flags = await readText(join(roots.sys, "class/net", hostTap, "flags"));
+  if (flags === undefined) {
+    return skip(`there is no ${hostTap}; children have their own`, "sudo ./scripts/host-tap.sh");
+  }
+  if ((Number(flags) & interfaceUp) !== 0) return pass(`${hostTap} is up`);
+  return warn(`${hostTap} is down`, `sudo ip link set ${hostTap} up`);
+}
+
+interface ChildNames {
+  readonly live: readonly string[];
+  /** Names that stand for no namespace any more. */
+  readonly stale: readonly string[];
+}
+
+async function childNames({ roots }: DoctorScope): Promise<ChildNames> {
+  const all = await readdir(roots.netns).catch(() => []);
+  const names = all.filter((name) => childPattern.test(name));
+  const types = await Promise.all(
+    names.map(async (name) => (await statfs(join(roots.netns, name)).catch(() => null))?.type),
+  );
+  return {
+    live: names.filter((_, i) => types[i] === nsfsMagic),
+    stale: names.filter((_, i) => types[i] !== nsfsMagic),
+  };
+}
+
+async function netns(scope: DoctorScope): Promise<Finding> {
+  const { live } = await childNames(scope);
+  if (live.length > 0) return pass(`${live.length} are provisioned for children`);
+  return skip("none is provisioned: per_child_netns is refused, the rest works", provision);
+}
+
+/** What is left of a set-up that was cut off: a name that no namespace can take again. */
+async function staleNetns(scope: DoctorScope): Promise<Finding> {
+  const { stale } = await childNames(scope);
+  const [first] = stale;
+  if (first === undefined) return pass("no name stands for nothing");
+  const paths = stale.map((name) => join(scope.roots.netns, name));
+  const detail = `${stale.length} names without a namespace, such as ${first}`;
+  return fail(detail, `sudo rm -f ${paths.slice(0, 20).join(" ")}`, async () => {
+    for (const path of paths) await rm(path, { force: true });
+    return `removed ${stale.length} names; ${provision} provisions them`;
+  });
+}
+
+async function ipForward(scope: DoctorScope): Promise<Finding> {
+  const on = (await readNumber(join(scope.roots.proc, "sys/net/ipv4/ip_forward"))) === 1;
+  if (on) return pass("IPv4 is forwarded");
+  const set = "sudo sysctl -w net.ipv4.ip_forward=1";
+  const { live } = await childNames(scope);
+  if (live.length === 0) return skip("off; no child has a network", set);
+  return fail("off: what children send goes nowhere", set);
+}
+
+/** Whether what children send gets an address that the world can answer. */
+async function masquerade(scope: DoctorScope): Promise<Finding> {
+  const { live } = await childNames(scope);
+  if (live.length === 0) return skip("no child has a network", provision);
+  const rules = await natRules(scope);
+  if (rules === undefined) return skip("the rules are not ours to read", "sudo nft list ruleset");
+  if (/\bmasquerade\b/i.test(rules)) return pass("a rule masquerades what children send");
+  return fail("no rule masquerades what children send: nobody answers them", provision);
+}
+
+async function natRules(scope: DoctorScope): Promise<string | undefined> {
+  const nft = await ask(scope, ["nft", "list", "ruleset"]).catch(() => undefined);
+  if (nft !== undefined && /\bmasquerade\b/i.test(nft.stdout)) return nft.stdout;
+  const iptables = await ask(scope, ["iptables", "-t", "nat", "-S"]).catch(() => undefined);
+  return iptables?.stdout ?? nft?.stdout;
+}
