@@ -26,6 +26,7 @@ export const testConfig: ServerConfig = {
   tls: null,
   headersMaxMs: 10_000,
   receiveMaxMs: 30_000,
+  answerStallMaxMs: 60_000,
 };
 
 export interface CallOptions {

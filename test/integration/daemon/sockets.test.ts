@@ -2,50 +2,41 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { test } from "node:test";
-import { type ErrorCode, limits } from "@forkd/api";
+import { limits } from "@forkd/api";
 import { Client } from "@forkd/sdk";
 import { eventually } from "../../helpers/eventually.ts";
-import { rawBody, rawHttp } from "../../helpers/raw-http.ts";
+import { assertRawProblem, rawGet, rawHttp } from "../../helpers/raw-http.ts";
 import { listenForTest, TestServer } from "../../helpers/test-server.ts";
 
 const token = "correct-horse-battery-staple";
 
-function assertProblem(answer: string, status: number, code: ErrorCode): void {
-  assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} `), answer.slice(0, 200));
-  const body = rawBody(answer) as { code?: string };
-  assert.equal(body.code, code, answer);
-}
-
-const get = (path: string, ...headers: string[]): string =>
-  [`GET ${path} HTTP/1.1`, "Host: localhost", "Connection: close", ...headers, "", ""].join("\r\n");
-
 test("what is not HTTP is refused in the shape of every failure", async (context) => {
   const port = await listenForTest(new TestServer(), context);
-  assertProblem(await rawHttp(port, "\x16\x03\x01\x02\x00\x01"), 400, "bad_request");
-  assertProblem(await rawHttp(port, "GET / HTTP/9.9\r\n\r\n"), 400, "bad_request");
-  assertProblem(await rawHttp(port, "FROB / HTTP/1.1\r\n\r\n"), 400, "bad_request");
+  assertRawProblem(await rawHttp(port, "\x16\x03\x01\x02\x00\x01"), 400, "bad_request");
+  assertRawProblem(await rawHttp(port, "GET / HTTP/9.9\r\n\r\n"), 400, "bad_request");
+  assertRawProblem(await rawHttp(port, "FROB / HTTP/1.1\r\n\r\n"), 400, "bad_request");
   const smuggled =
     "POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-  assertProblem(await rawHttp(port, smuggled), 400, "bad_request");
+  assertRawProblem(await rawHttp(port, smuggled), 400, "bad_request");
   const unnamed = "GET /version HTTP/1.1\r\nConnection: close\r\n\r\n";
-  assertProblem(await rawHttp(port, unnamed), 400, "bad_request");
+  assertRawProblem(await rawHttp(port, unnamed), 400, "bad_request");
 });
 
 test("headers without end are cut", async (context) => {
   const port = await listenForTest(new TestServer(), context);
   const long = `GET / HTTP/1.1\r\nHost: localhost\r\nX: ${"x".repeat(20_000)}\r\n\r\n`;
-  assertProblem(await rawHttp(port, long), 431, "headers_too_large");
+  assertRawProblem(await rawHttp(port, long), 431, "headers_too_large");
 });
 
 test("a client that trickles its headers or its body is cut off", async (context) => {
   const server = new TestServer({ headersMaxMs: 200, receiveMaxMs: 400 });
   const port = await listenForTest(server, context);
   const started = performance.now();
-  assertProblem(await rawHttp(port, "GET /version HTTP/1.1\r\nHost: "), 408, "request_timeout");
+  assertRawProblem(await rawHttp(port, "GET /version HTTP/1.1\r\nHost: "), 408, "request_timeout");
   const head =
     "POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n";
   const answer = await rawHttp(port, head, '{"snap');
-  if (answer !== "") assertProblem(answer, 408, "request_timeout");
+  if (answer !== "") assertRawProblem(answer, 408, "request_timeout");
   assert.ok(performance.now() - started < 8_000);
   assert.equal(server.service.spawnRequests.length, 0);
 });
@@ -56,14 +47,14 @@ test("a body over the limit is refused, told or not", async (context) => {
   const head =
     "POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
   const told = await rawHttp(port, `${head}Connection: close\r\nContent-Length: ${size}\r\n\r\n`);
-  assertProblem(told, 413, "payload_too_large");
+  assertRawProblem(told, 413, "payload_too_large");
   const chunk = `${size.toString(16)}\r\n${"x".repeat(size)}\r\n0\r\n\r\n`;
   const untold = await rawHttp(
     port,
     `${head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n`,
     chunk,
   );
-  if (untold !== "") assertProblem(untold, 413, "payload_too_large");
+  if (untold !== "") assertRawProblem(untold, 413, "payload_too_large");
 });
 
 test("dots in a path lead nowhere", async (context) => {
@@ -75,21 +66,22 @@ test("dots in a path lead nowhere", async (context) => {
     "/v1/sandboxes/%2e%2e",
     "/v1/sandboxes/..%2f..%2fetc%2fpasswd",
   ];
-  for (const path of paths) assertProblem(await rawHttp(port, get(path, auth)), 400, "invalid_id");
-  const up = await rawHttp(port, get("/v1/snapshots/../../etc/passwd", auth));
-  assertProblem(up, 404, "route_not_found");
-  const open = await rawHttp(port, get("/healthz/../version"));
-  assertProblem(open, 401, "unauthorized");
-  const whole = await rawHttp(port, get("http://evil.example/healthz"));
-  assertProblem(whole, 401, "unauthorized");
+  for (const path of paths)
+    assertRawProblem(await rawHttp(port, rawGet(path, auth)), 400, "invalid_id");
+  const up = await rawHttp(port, rawGet("/v1/snapshots/../../etc/passwd", auth));
+  assertRawProblem(up, 404, "route_not_found");
+  const open = await rawHttp(port, rawGet("/healthz/../version"));
+  assertRawProblem(open, 401, "unauthorized");
+  const whole = await rawHttp(port, rawGet("http://evil.example/healthz"));
+  assertRawProblem(whole, 401, "unauthorized");
 });
 
 test("foreign names and foreign pages are refused on a real socket", async (context) => {
   const port = await listenForTest(new TestServer(), context);
   const rebound = "GET /v1/sandboxes HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
-  assertProblem(await rawHttp(port, rebound), 403, "forbidden");
-  const page = await rawHttp(port, get("/version", "Origin: https://evil.example"));
-  assertProblem(page, 403, "forbidden");
+  assertRawProblem(await rawHttp(port, rebound), 403, "forbidden");
+  const page = await rawHttp(port, rawGet("/version", "Origin: https://evil.example"));
+  assertRawProblem(page, 403, "forbidden");
 });
 
 test("the SDK and the server agree over a real connection", async (context) => {

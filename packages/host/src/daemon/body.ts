@@ -1,6 +1,7 @@
 import { type ErrorCode, ForkdError, type Route } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import type { z } from "zod";
+import { checkJsonShape } from "./json-shape.ts";
 
 /** Marks a body whose type no route reads; the route decides whether that matters. */
 const foreignBody = Symbol("foreign body");
@@ -10,10 +11,20 @@ export function installBodyParsers(app: FastifyInstance): void {
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("application/json", { parseAs: "string" }, (request, body, done) => {
-    if (body === "") done(null, undefined);
+    if (body === "") {
+      done(null, undefined);
+      return undefined;
+    }
     // The cast says what parseAs "string" means; Fastify's type allows a buffer too.
-    else return parseJson(request, body as string, done);
-    return undefined;
+    const text = body as string;
+    try {
+      checkJsonShape(text);
+    } catch (error) {
+      // It throws nothing else.
+      done(error as ForkdError);
+      return undefined;
+    }
+    return parseJson(request, text, done);
   });
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => {
     done(null, body.length === 0 ? undefined : foreignBody);

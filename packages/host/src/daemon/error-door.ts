@@ -58,35 +58,37 @@ export function answerUnparsed(thrown: NodeJS.ErrnoException, socket: Socket): v
     socket.destroy();
     return;
   }
-  const { status, retryAfterSecs, body } = unparsedProblem(thrown.code);
+  refuseOnSocket(socket, unparsedError(thrown.code));
+}
+
+/** Answers CONNECT, for which there is no reply object; Node would hang up without a word. */
+export function refuseTunnels(app: FastifyInstance): void {
+  app.server.on("connect", (_request, socket: Socket) => {
+    socket.on("error", () => undefined);
+    refuseOnSocket(socket, new ForkdError("method_not_allowed", "the daemon is no proxy"));
+    // Nothing watches it any more, and its client may keep its own side open.
+    socket.destroySoon();
+  });
+}
+
+const statusWords: Partial<Record<number, string>> = {
+  [errorTable.bad_request.status]: "Bad Request",
+  [errorTable.method_not_allowed.status]: "Method Not Allowed",
+  [errorTable.request_timeout.status]: "Request Timeout",
+  [errorTable.headers_too_large.status]: "Request Header Fields Too Large",
+};
+
+function refuseOnSocket(socket: Socket, error: ForkdError): void {
+  const body = JSON.stringify(error.toProblem());
+  const { status, retryAfterSecs } = error;
   const head = [
-    `HTTP/1.1 ${status}`,
+    `HTTP/1.1 ${status} ${statusWords[status] ?? "Error"}`,
     "content-type: application/json; charset=utf-8",
     `content-length: ${Buffer.byteLength(body)}`,
     "connection: close",
     ...(retryAfterSecs === null ? [] : [`retry-after: ${retryAfterSecs}`]),
   ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
-}
-
-interface UnparsedProblem {
-  readonly status: string;
-  readonly retryAfterSecs: number | null;
-  readonly body: string;
-}
-
-function unparsedProblem(code: string | undefined): UnparsedProblem {
-  const error = unparsedError(code);
-  const words: Partial<Record<number, string>> = {
-    [errorTable.bad_request.status]: "Bad Request",
-    [errorTable.request_timeout.status]: "Request Timeout",
-    [errorTable.headers_too_large.status]: "Request Header Fields Too Large",
-  };
-  return {
-    status: `${error.status} ${words[error.status] ?? "Error"}`,
-    retryAfterSecs: error.retryAfterSecs,
-    body: JSON.stringify(error.toProblem()),
-  };
 }
 
 function unparsedError(code: string | undefined): ForkdError {

@@ -53,6 +53,7 @@ async function loadServerConfig(config: DaemonConfig, version: string): Promise<
     tls: await loadTls(config.tls),
     headersMaxMs: limits.requestHeadersMaxMs,
     receiveMaxMs: limits.requestReceiveMaxMs,
+    answerStallMaxMs: limits.answerStallMaxMs,
   };
 }
 

@@ -12,8 +12,9 @@ import { installAuth } from "./auth.ts";
 import type { Bind } from "./bind.ts";
 import { installBodyParsers } from "./body.ts";
 import { installBodyBudget } from "./body-budget.ts";
-import { installIdleClose } from "./connections.ts";
-import { answerUnparsed, installErrorDoor } from "./error-door.ts";
+import { Connections } from "./connections.ts";
+import { answerUnparsed, installErrorDoor, refuseTunnels } from "./error-door.ts";
+import { installFramingGuard } from "./framing.ts";
 import { Metrics } from "./metrics.ts";
 import { installNotFound } from "./not-found.ts";
 import { installOriginGuard } from "./origin.ts";
@@ -36,6 +37,8 @@ export interface ServerConfig {
   /** How long a client may take to send its headers, and its whole request. */
   readonly headersMaxMs: number;
   readonly receiveMaxMs: number;
+  /** How long a client may leave its answer unread. */
+  readonly answerStallMaxMs: number;
 }
 
 export interface ServerOptions {
@@ -52,9 +55,10 @@ const requestIdPattern = /^[A-Za-z0-9._-]{1,64}$/;
 
 /** The daemon's HTTP server over a service; the caller listens and closes. */
 export function createServer({ service, config, log, audit }: ServerOptions): FastifyInstance {
+  const connections = new Connections(config.answerStallMaxMs);
   const app = fastify({
     logger: false,
-    serverFactory: (handler) => createHttpServer(config, handler),
+    serverFactory: (handler) => createHttpServer(config, connections.counting(handler)),
     clientErrorHandler: answerUnparsed,
     bodyLimit: limits.requestBodyBytesMax,
     genReqId: requestId,
@@ -65,13 +69,16 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
     // Too long an id is refused by its own grammar.
     routerOptions: { maxParamLength: http.maxHeaderSize },
   });
-  installIdleClose(app, config.tls !== null);
+  connections.watch(app.server, config.tls !== null);
+  app.addHook("preClose", async () => connections.closeIdle());
+  refuseTunnels(app);
   installAnswerHeaders(app);
   installAccessLog(app, log);
   installAudit(app, audit);
   const metrics = new Metrics({ service, ...config });
   metrics.install(app);
   installClosing(app);
+  installFramingGuard(app);
   installOriginGuard(app, config.bind.host);
   installAuth(app, config.token);
   installBodyBudget(app);
