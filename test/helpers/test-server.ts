@@ -12,6 +12,7 @@ import {
 } from "@forkd/api";
 import type { AuditEntry } from "@forkd/host/daemon/audit.ts";
 import { createServer, type ServerConfig } from "@forkd/host/daemon/server.ts";
+import { TokenGate } from "@forkd/host/daemon/token.ts";
 import type { OperationEntry } from "@forkd/host/fork/audit-log.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import type { InjectOptions, LightMyRequestResponse } from "fastify";
@@ -22,7 +23,7 @@ export const testConfig: ServerConfig = {
   bind: { host: "127.0.0.1", port: 0 },
   version: "1.2.3",
   branchConcurrency: 4,
-  token: null,
+  tokens: null,
   tls: null,
   headersMaxMs: 10_000,
   receiveMaxMs: 30_000,
@@ -34,6 +35,9 @@ export interface CallOptions {
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
 }
+
+/** Like the server's own, with the token as a text. */
+export type TestConfig = Partial<ServerConfig> & { readonly token?: string };
 
 const contract = new Contract(openApiDocument(testConfig.version));
 
@@ -47,10 +51,11 @@ export class TestServer {
   readonly operations: OperationEntry[] = [];
   readonly app;
 
-  constructor(config: Partial<ServerConfig> = {}) {
+  constructor({ token, ...config }: TestConfig = {}) {
+    const tokens = token === undefined ? null : new TokenGate(token);
     this.app = createServer({
       service: this.service,
-      config: { ...testConfig, ...config },
+      config: { ...testConfig, tokens, ...config },
       log: silentLogger,
       audit: {
         write: (entry) => {

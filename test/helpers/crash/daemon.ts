@@ -11,6 +11,7 @@ import { serve } from "@forkd/host/daemon/serve.ts";
 import { openForkService } from "@forkd/host/fork/open-service.ts";
 import { type JournalStep, journalSteps } from "@forkd/host/fork/steps.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
+import { openServiceManager } from "@forkd/host/linux/service-manager.ts";
 import { z } from "zod";
 
 const orderSchema = z.object({ step: z.enum(journalSteps).nullable(), occurrence: z.int().min(1) });
@@ -49,8 +50,13 @@ async function run(order: CrashOrder): Promise<void> {
       }),
     log: silentLogger,
     announce: (url) => writeSync(1, `listening on ${url}\n`),
-    stop: stop.signal,
-    hurry: stop.signal,
+    manager: openServiceManager({}, silentLogger),
+    signals: {
+      stop: stop.signal,
+      hurry: stop.signal,
+      endSandboxes: new AbortController().signal,
+      onReload: () => undefined,
+    },
   });
 }
 

@@ -2,7 +2,7 @@ import { ForkdError, type Route, routes } from "@forkd/api";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Principal } from "../fork/audit-log.ts";
 import { pathOf } from "./request-path.ts";
-import { tokenMatcher } from "./token.ts";
+import type { TokenGate } from "./token.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -19,18 +19,17 @@ const openPaths: ReadonlySet<string> = new Set(
 const bearerPrefix = "Bearer ";
 
 /** Asks every request for the token, also those that no route answers. */
-export function installAuth(app: FastifyInstance, token: string | null): void {
+export function installAuth(app: FastifyInstance, tokens: TokenGate | null): void {
   app.decorateRequest("principal", "none");
-  if (token === null) {
+  if (tokens === null) {
     app.addHook("onRequest", async (request) => {
       request.principal = "local";
     });
     return;
   }
-  const matches = tokenMatcher(token);
   app.addHook("onRequest", async (request, reply) => {
     if (openPaths.has(pathOf(request))) return;
-    const problem = findProblem(request, matches);
+    const problem = findProblem(request, tokens);
     if (problem === undefined) {
       request.principal = "token";
       return;
@@ -41,11 +40,10 @@ export function installAuth(app: FastifyInstance, token: string | null): void {
 }
 
 /** The texts are upstream's; clients print them. */
-function findProblem(
-  request: FastifyRequest,
-  matches: (candidate: string) => boolean,
-): string | undefined {
+function findProblem(request: FastifyRequest, tokens: TokenGate): string | undefined {
   const header = request.headers.authorization;
   if (header === undefined || !header.startsWith(bearerPrefix)) return "missing bearer token";
-  return matches(header.slice(bearerPrefix.length).trim()) ? undefined : "invalid bearer token";
+  return tokens.matches(header.slice(bearerPrefix.length).trim())
+    ? undefined
+    : "invalid bearer token";
 }

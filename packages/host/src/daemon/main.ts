@@ -1,9 +1,11 @@
 import { toForkdError } from "@forkd/api";
 import { openForkService } from "../fork/open-service.ts";
+import { openServiceManager, serviceVariables } from "../linux/service-manager.ts";
 import { parseCommand } from "./config.ts";
 import { jsonLogger } from "./json-log.ts";
 import { renderDaemonHelp } from "./options.ts";
 import { serve } from "./serve.ts";
+import { watchSignals } from "./signals.ts";
 import { daemonVersion } from "./version.ts";
 
 /** The shell around the daemon: read the command line, serve, turn the end into an exit code. */
@@ -14,16 +16,6 @@ const print = (line: string): void => {
   process.stdout.write(`${line}\n`);
 };
 
-/** The first SIGTERM or SIGINT asks for an orderly stop, the second one cuts the wait short. */
-function watchSignals(): { stop: AbortSignal; hurry: AbortSignal } {
-  const stop = new AbortController();
-  const hurry = new AbortController();
-  const onSignal = (): void => (stop.signal.aborted ? hurry : stop).abort();
-  process.on("SIGTERM", onSignal);
-  process.on("SIGINT", onSignal);
-  return { stop: stop.signal, hurry: hurry.signal };
-}
-
 async function main(): Promise<number> {
   const env = process.env;
   const command = parseCommand(process.argv.slice(2), env, process.getuid?.() ?? -1);
@@ -31,6 +23,9 @@ async function main(): Promise<number> {
   if (command.kind === "help") process.stdout.write(renderDaemonHelp());
   if (command.kind === "version") print(`forkd-controller ${version}`);
   if (command.kind !== "serve") return exitCodes.stopped;
+  const log = jsonLogger((line) => process.stdout.write(line));
+  await using manager = openServiceManager(env, log);
+  for (const name of serviceVariables) delete process.env[name];
   await serve({
     config: command.config,
     version,
@@ -45,9 +40,10 @@ async function main(): Promise<number> {
         engines,
         ...(env["PATH"] !== undefined && { programPath: env["PATH"] }),
       }),
-    log: jsonLogger((line) => process.stdout.write(line)),
+    log,
     announce: (url) => print(`listening on ${url}`),
-    ...watchSignals(),
+    manager,
+    signals: watchSignals(process),
   });
   return exitCodes.stopped;
 }

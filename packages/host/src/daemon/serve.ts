@@ -1,14 +1,18 @@
-import { readFile } from "node:fs/promises";
-import { ForkdError, limits } from "@forkd/api";
+import { limits, parseSandboxId } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import { AuditLog } from "../fork/audit-log.ts";
+import { Operations } from "../fork/operations.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
+import type { ServiceManager } from "../linux/service-manager.ts";
 import { formatBind } from "./bind.ts";
 import type { DaemonConfig } from "./config.ts";
+import { type Credentials, loadCredentials } from "./credentials.ts";
 import { listen } from "./listen.ts";
+import { Reloader } from "./reload.ts";
 import { createServer, type ServerConfig } from "./server.ts";
-import { loadToken } from "./token.ts";
+import type { DaemonSignals } from "./signals.ts";
+import { TokenGate } from "./token.ts";
 
 export interface ServeOptions {
   readonly config: DaemonConfig;
@@ -17,62 +21,72 @@ export interface ServeOptions {
   readonly log: Logger;
   /** Told the address, once requests are answered. */
   readonly announce: (url: string) => void;
-  /** Aborts to stop: no new connections, requests in flight finish within the drain's bound. */
-  readonly stop: AbortSignal;
-  /** Aborts to cut the drain short. */
-  readonly hurry: AbortSignal;
+  readonly manager: ServiceManager;
+  readonly signals: DaemonSignals;
 }
 
-/** Sandboxes survive a restart: the next daemon adopts them. `forkd kill --all` ends them. */
-const sandboxesAtStop = "detach";
-
-/** Serves until `stop` aborts. Whatever it opened is closed when it returns or throws. */
+/** Serves until it is told to stop. Whatever it opened is closed when it returns or throws. */
 export async function serve(options: ServeOptions): Promise<void> {
-  const { config, log } = options;
-  const serverConfig = await loadServerConfig(config, options.version);
+  const { config, log, manager, signals } = options;
+  const credentials = await loadCredentials(config, log);
   await using resources = new AsyncDisposableStack();
   const audit = resources.use(await AuditLog.open(config.auditLogPath, log));
   const service = await options.openService(config, log);
-  resources.defer(() => service.close(sandboxesAtStop));
-  if (options.stop.aborted) return;
+  resources.defer(() => closeService(service, audit, signals));
+  if (signals.stop.aborted) return;
+  const serverConfig = serverConfigOf(options, credentials);
   const app = createServer({ service, config: serverConfig, log, audit });
   resources.defer(() => drain(app, options));
   const bind = await listen(app, config.bind);
   const url = `${config.tls === null ? "http" : "https"}://${formatBind(bind)}`;
+  const status = `serving at ${url}`;
+  const { tokens } = serverConfig;
+  const load = (): Promise<Credentials> => loadCredentials(config, log);
+  const reloader = new Reloader({ app, tokens, load, audit, manager, status, log });
+  resources.defer(() => reloader.settled());
   options.announce(url);
   log.info("listening", { url, pid: process.pid, version: options.version, paths: config.paths });
-  await aborted(options.stop);
+  manager.ready(status);
+  signals.onReload(() => reloader.request());
+  await aborted(signals.stop);
+  manager.stopping("waiting for requests in flight");
 }
 
-async function loadServerConfig(config: DaemonConfig, version: string): Promise<ServerConfig> {
+function serverConfigOf(
+  { config, version }: ServeOptions,
+  { token, tls }: Credentials,
+): ServerConfig {
   return {
     bind: config.bind,
     version,
     branchConcurrency: config.branchConcurrency,
-    token: config.tokenFile === null ? null : await loadToken(config.tokenFile),
-    tls: await loadTls(config.tls),
+    tokens: token === null ? null : new TokenGate(token),
+    tls,
     headersMaxMs: limits.requestHeadersMaxMs,
     receiveMaxMs: limits.requestReceiveMaxMs,
     answerStallMaxMs: limits.answerStallMaxMs,
   };
 }
 
-async function loadTls(files: DaemonConfig["tls"]): Promise<ServerConfig["tls"]> {
-  if (files === null) return null;
-  return { cert: await readPem(files.certFile), key: await readPem(files.keyFile) };
-}
-
-async function readPem(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new ForkdError("config_invalid", `cannot read the TLS file: ${reason}`, { cause: error });
-  }
+/**
+ * Sandboxes survive a restart: the next daemon adopts them. When they are to end, each is audited
+ * like one that a request ends; whatever comes into being meanwhile ends with the service.
+ */
+async function closeService(
+  service: ForkService,
+  audit: AuditLog,
+  { endSandboxes }: DaemonSignals,
+): Promise<void> {
+  if (!endSandboxes.aborted) return await service.close("detach");
+  const actor = { principal: "local", remote: "signal", requestId: null } as const;
+  const { kill } = new Operations(service, audit).as(actor);
+  await Promise.allSettled(service.listSandboxes().map(({ id }) => kill(parseSandboxId(id))));
+  await service.close("kill");
 }
 
 /** Stops accepting, waits for requests in flight up to the bound, then cuts what is left. */
-async function drain(app: FastifyInstance, { log, hurry }: ServeOptions): Promise<void> {
+async function drain(app: FastifyInstance, { log, signals }: ServeOptions): Promise<void> {
+  const { hurry } = signals;
   log.info("stopping: waiting for requests in flight");
   const closed = app.close();
   const cut = (): void => {

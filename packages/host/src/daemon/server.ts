@@ -13,17 +13,20 @@ import type { Bind } from "./bind.ts";
 import { installBodyParsers } from "./body.ts";
 import { installBodyBudget } from "./body-budget.ts";
 import { Connections } from "./connections.ts";
-import { answerUnparsed, installErrorDoor, refuseTunnels } from "./error-door.ts";
+import type { TlsPem } from "./credentials.ts";
+import { installErrorDoor, refuseTunnels, unparsedAnswerer } from "./error-door.ts";
 import { installFramingGuard } from "./framing.ts";
 import { Metrics } from "./metrics.ts";
 import { installNotFound } from "./not-found.ts";
 import { installOriginGuard } from "./origin.ts";
 import { registerRoutes } from "./register.ts";
+import { tlsRules } from "./reload.ts";
 import { isDecodable } from "./request-path.ts";
 import { guestRoutes } from "./routes/guest.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
+import type { TokenGate } from "./token.ts";
 
 /** What the server needs to know; secrets and certificates are already read. */
 export interface ServerConfig {
@@ -31,9 +34,9 @@ export interface ServerConfig {
   readonly version: string;
   readonly branchConcurrency: number;
   /** null serves without authentication. */
-  readonly token: string | null;
-  /** PEM texts; null serves plain HTTP. */
-  readonly tls: { readonly cert: string; readonly key: string } | null;
+  readonly tokens: TokenGate | null;
+  /** null serves plain HTTP. */
+  readonly tls: TlsPem | null;
   /** How long a client may take to send its headers, and its whole request. */
   readonly headersMaxMs: number;
   readonly receiveMaxMs: number;
@@ -59,7 +62,7 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   const app = fastify({
     logger: false,
     serverFactory: (handler) => createHttpServer(config, connections.counting(handler)),
-    clientErrorHandler: answerUnparsed,
+    clientErrorHandler: unparsedAnswerer(connections),
     bodyLimit: limits.requestBodyBytesMax,
     genReqId: requestId,
     // Our own hook answers while closing, in the shape of all other failures.
@@ -80,7 +83,7 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   installClosing(app);
   installFramingGuard(app);
   installOriginGuard(app, config.bind.host);
-  installAuth(app, config.token);
+  installAuth(app, config.tokens);
   installBodyBudget(app);
   installBodyParsers(app);
   installErrorDoor(app, log);
@@ -110,7 +113,7 @@ function createHttpServer(config: ServerConfig, handler: http.RequestListener): 
           {
             ...options,
             ...config.tls,
-            minVersion: "TLSv1.2",
+            ...tlsRules,
             handshakeTimeout: config.headersMaxMs,
           },
           handler,

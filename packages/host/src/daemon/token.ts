@@ -1,5 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
-import { open } from "node:fs/promises";
+import { constants, open, stat } from "node:fs/promises";
 import { ForkdError, limits } from "@forkd/api";
 
 const placeholderPattern = /^(?:REPLACE_ME|CHANGE_ME)/;
@@ -26,7 +26,8 @@ function findFlaw(token: string): string | undefined {
 /** Enough of the file to see that it is too long; a token file may be any path, even a device. */
 async function readHead(path: string): Promise<string> {
   try {
-    await using file = await open(path, "r");
+    // Without waiting for a writer, should it be a pipe.
+    await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(limits.tokenBytesMax + 64));
     return buffer.toString("utf8", 0, bytesRead);
   } catch (error) {
@@ -44,4 +45,27 @@ export function tokenMatcher(token: string): (candidate: string) => boolean {
   const digest = (text: string): Buffer => createHmac("sha256", key).update(text).digest();
   const expected = digest(token);
   return (candidate) => timingSafeEqual(digest(candidate), expected);
+}
+
+/** The token that requests must carry now. */
+export class TokenGate {
+  #matches: (candidate: string) => boolean;
+
+  constructor(token: string) {
+    this.#matches = tokenMatcher(token);
+  }
+
+  /** From here on this token opens and the one before does not. */
+  replace(token: string): void {
+    this.#matches = tokenMatcher(token);
+  }
+
+  matches(candidate: string): boolean {
+    return this.#matches(candidate);
+  }
+}
+
+/** Whether the permissions of a file let its group or everybody read it. */
+export async function readableByOthers(path: string): Promise<boolean> {
+  return ((await stat(path)).mode & 0o044) !== 0;
 }

@@ -36,14 +36,16 @@ export interface AuditSink<Entry extends object> {
 const queueLinesMax = 10_000;
 /** Appends lines in order, one write at a time, each write all lines that came meanwhile. */
 export class AuditLog implements AuditSink<object>, AsyncDisposable {
-  readonly #file: FileHandle;
+  readonly #path: string;
+  #file: FileHandle;
   readonly #log: Logger;
   #queue: string[] = [];
   #dropped = 0;
   #writing: Promise<void> = Promise.resolve();
   #isWriting = false;
 
-  private constructor(file: FileHandle, log: Logger) {
+  private constructor(path: string, file: FileHandle, log: Logger) {
+    this.#path = path;
     this.#file = file;
     this.#log = log;
   }
@@ -51,7 +53,7 @@ export class AuditLog implements AuditSink<object>, AsyncDisposable {
   /** Makes the directory (0700) and the file (0600) when they are missing. */
   static async open(path: string, log: Logger): Promise<AuditLog> {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    return new AuditLog(await open(path, "a", 0o600), log);
+    return new AuditLog(path, await open(path, "a", 0o600), log);
   }
 
   write(entry: object): void {
@@ -61,6 +63,15 @@ export class AuditLog implements AuditSink<object>, AsyncDisposable {
     }
     this.#queue.push(`${JSON.stringify(entry)}\n`);
     if (!this.#isWriting) this.#writing = this.#drain();
+  }
+
+  /** Goes on in the file that has the log's name by now: after a rotation, a new one. */
+  async reopen(): Promise<void> {
+    const file = await open(this.#path, "a", 0o600);
+    const before = this.#file;
+    this.#file = file;
+    await this.#writing;
+    await before.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
