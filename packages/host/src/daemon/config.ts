@@ -31,7 +31,8 @@ export interface DaemonConfig {
 
 export type DaemonCommand =
   | { readonly kind: "help" | "version" }
-  | { readonly kind: "serve"; readonly config: DaemonConfig };
+  | { readonly kind: "serve"; readonly config: DaemonConfig }
+  | { readonly kind: "drain"; readonly config: DaemonConfig; readonly timeoutMs: number };
 
 type RawOptions = Readonly<Partial<Record<DaemonOptionName, string>>>;
 
@@ -71,12 +72,27 @@ export function parseCommand(argv: readonly string[], env: Env, uid: number): Da
   if (values["help"] === true) return { kind: "help" };
   if (values["version"] === true) return { kind: "version" };
   const [verb, ...rest] = positionals;
-  if (verb !== "serve" || rest.length > 0) {
+  if ((verb !== "serve" && verb !== "drain") || rest.length > 0) {
     const given = positionals.join(" ") || "nothing";
-    throw new ForkdError("config_invalid", `the only command is serve, and ${given} was given`);
+    throw new ForkdError("config_invalid", `the commands are serve and drain; given: ${given}`);
   }
-  const raw = mergeOptions(values, env);
-  return { kind: "serve", config: resolveConfig(parseOptions(raw), env, uid) };
+  const config = resolveConfig(parseOptions(mergeOptions(values, env)), env, uid);
+  const timeoutMs = parseDrainTimeout(values["timeout"], verb);
+  return verb === "serve" ? { kind: verb, config } : { kind: verb, config, timeoutMs };
+}
+
+/** Seconds until a drain gives up, longer than requests in flight may take. */
+const drainTimeoutDefaultSecs = 60;
+const drainTimeoutMaxSecs = 3600;
+
+function parseDrainTimeout(given: unknown, verb: "serve" | "drain"): number {
+  const seconds = Number(given ?? drainTimeoutDefaultSecs);
+  if (given !== undefined && verb !== "drain") {
+    throw new ForkdError("config_invalid", "--timeout is an option of drain");
+  }
+  if (seconds > 0 && seconds <= drainTimeoutMaxSecs) return seconds * 1000;
+  const range = `more than 0 and at most ${drainTimeoutMaxSecs}`;
+  throw new ForkdError("config_invalid", `--timeout: seconds, ${range}`);
 }
 
 type Flags = Readonly<Record<string, unknown>>;
@@ -90,7 +106,12 @@ function parseFlags(argv: readonly string[]): { values: Flags; positionals: read
   try {
     return parseArgs({
       args: [...argv],
-      options: { ...Object.fromEntries(table), help: flag, version: flag },
+      options: {
+        ...Object.fromEntries(table),
+        timeout: { type: "string" },
+        help: flag,
+        version: flag,
+      },
       allowPositionals: true,
     });
   } catch (error) {

@@ -1,7 +1,8 @@
 import { toForkdError } from "@forkd/api";
 import { openForkService } from "../fork/open-service.ts";
 import { openServiceManager, serviceVariables } from "../linux/service-manager.ts";
-import { parseCommand } from "./config.ts";
+import { type DaemonConfig, parseCommand } from "./config.ts";
+import { drainHost, type OpenService } from "./drain.ts";
 import { jsonLogger } from "./json-log.ts";
 import { renderDaemonHelp } from "./options.ts";
 import { serve } from "./serve.ts";
@@ -17,36 +18,47 @@ const print = (line: string): void => {
 };
 
 async function main(): Promise<number> {
-  const env = process.env;
-  const command = parseCommand(process.argv.slice(2), env, process.getuid?.() ?? -1);
-  const version = daemonVersion();
+  const command = parseCommand(process.argv.slice(2), process.env, process.getuid?.() ?? -1);
   if (command.kind === "help") process.stdout.write(renderDaemonHelp());
-  if (command.kind === "version") print(`forkd-controller ${version}`);
-  if (command.kind !== "serve") return exitCodes.stopped;
+  if (command.kind === "version") print(`forkd-controller ${daemonVersion()}`);
+  if (command.kind === "serve") await runServe(command.config);
+  if (command.kind === "drain") {
+    const log = jsonLogger((line) => process.stderr.write(line));
+    await drainHost({ ...command, openService, log });
+    print("no sandbox is left, and no daemon runs");
+  }
+  return exitCodes.stopped;
+}
+
+async function runServe(config: DaemonConfig): Promise<void> {
   const log = jsonLogger((line) => process.stdout.write(line));
-  await using manager = openServiceManager(env, log);
+  await using manager = openServiceManager(process.env, log);
   for (const name of serviceVariables) delete process.env[name];
   await serve({
-    config: command.config,
-    version,
-    openService: ({ paths, statePath, branchConcurrency, identityTimeoutMs, engines }, log) =>
-      openForkService({
-        paths,
-        owner: "daemon",
-        log,
-        stateFile: statePath,
-        branchConcurrency,
-        identityTimeoutMs,
-        engines,
-        ...(env["PATH"] !== undefined && { programPath: env["PATH"] }),
-      }),
+    config,
+    version: daemonVersion(),
+    openService,
     log,
     announce: (url) => print(`listening on ${url}`),
     manager,
     signals: watchSignals(process),
   });
-  return exitCodes.stopped;
 }
+
+const openService: OpenService = (config, log) => {
+  const { paths, statePath, branchConcurrency, identityTimeoutMs, engines } = config;
+  const programPath = process.env["PATH"];
+  return openForkService({
+    paths,
+    owner: "daemon",
+    log,
+    stateFile: statePath,
+    branchConcurrency,
+    identityTimeoutMs,
+    engines,
+    ...(programPath !== undefined && { programPath }),
+  });
+};
 
 /** A configuration that cannot work is a mistake of whoever started us; the rest is a failure. */
 function fail(thrown: unknown): number {

@@ -80,8 +80,11 @@ export function renderDaemonHelp(): string {
     ].join("\n"),
   );
   return `Usage: forkd-controller serve [OPTIONS]
+       forkd-controller drain [--timeout SECS] [OPTIONS]
 
-Serves the forkd API until SIGTERM or SIGINT.
+serve answers the forkd API until SIGTERM or SIGINT; sandboxes run on, and the next daemon takes
+them over. SIGHUP reads the token and the certificates again and opens the audit log anew. drain
+stops the daemon and ends all of its sandboxes, within 60 seconds if no other time is given.
 
 Options (each with the variable that stands in for it):
 ${blocks.join("\n")}

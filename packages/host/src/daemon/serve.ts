@@ -1,13 +1,13 @@
-import { limits, parseSandboxId } from "@forkd/api";
+import { limits } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import { AuditLog } from "../fork/audit-log.ts";
-import { Operations } from "../fork/operations.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ServiceManager } from "../linux/service-manager.ts";
 import { formatBind } from "./bind.ts";
 import type { DaemonConfig } from "./config.ts";
 import { type Credentials, loadCredentials } from "./credentials.ts";
+import { endSandboxes } from "./drain.ts";
 import { listen } from "./listen.ts";
 import { Reloader } from "./reload.ts";
 import { createServer, type ServerConfig } from "./server.ts";
@@ -32,7 +32,10 @@ export async function serve(options: ServeOptions): Promise<void> {
   await using resources = new AsyncDisposableStack();
   const audit = resources.use(await AuditLog.open(config.auditLogPath, log));
   const service = await options.openService(config, log);
-  resources.defer(() => closeService(service, audit, signals));
+  // Sandboxes survive a restart: the next daemon adopts them.
+  resources.defer(() =>
+    signals.endSandboxes.aborted ? endSandboxes(service, audit) : service.close("detach"),
+  );
   if (signals.stop.aborted) return;
   const serverConfig = serverConfigOf(options, credentials);
   const app = createServer({ service, config: serverConfig, log, audit });
@@ -66,22 +69,6 @@ function serverConfigOf(
     receiveMaxMs: limits.requestReceiveMaxMs,
     answerStallMaxMs: limits.answerStallMaxMs,
   };
-}
-
-/**
- * Sandboxes survive a restart: the next daemon adopts them. When they are to end, each is audited
- * like one that a request ends; whatever comes into being meanwhile ends with the service.
- */
-async function closeService(
-  service: ForkService,
-  audit: AuditLog,
-  { endSandboxes }: DaemonSignals,
-): Promise<void> {
-  if (!endSandboxes.aborted) return await service.close("detach");
-  const actor = { principal: "local", remote: "signal", requestId: null } as const;
-  const { kill } = new Operations(service, audit).as(actor);
-  await Promise.allSettled(service.listSandboxes().map(({ id }) => kill(parseSandboxId(id))));
-  await service.close("kill");
 }
 
 /** Stops accepting, waits for requests in flight up to the bound, then cuts what is left. */

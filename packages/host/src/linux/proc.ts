@@ -65,16 +65,18 @@ const goneLookMs = 2;
 
 /**
  * Waits until that very process has ended. Node has no event for a process that is not its child:
- * call it when an event says that the end has come, such as the close of a socket it held.
+ * call it when an event says that the end has come, such as the close of a socket it held, or with
+ * a `lookMs` that costs little.
  */
 export async function waitUntilGone(
   identity: ProcessIdentity,
   timeoutMs: number,
+  lookMs = goneLookMs,
 ): Promise<boolean> {
   const deadline = performance.now() + timeoutMs;
   while (isAlive(identity)) {
     if (performance.now() > deadline) return false;
-    await sleep(goneLookMs);
+    await sleep(lookMs);
   }
   return true;
 }
