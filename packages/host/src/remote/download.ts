@@ -1,5 +1,5 @@
 import { createWriteStream } from "node:fs";
-import { rename, statfs } from "node:fs/promises";
+import { statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -37,23 +37,23 @@ export interface Downloaded {
 }
 
 /**
- * Brings an object to `to`, which is on the file system of the partial file and gets its name once
- * the bytes are whole and right. Goes on where it, or an earlier run, was cut off, and begins anew
+ * Brings an object into its partial file, which stays until the caller discards it: what is there
+ * afterwards is whole and right. Goes on where it, or an earlier run, was cut off, and begins anew
  * when the object is another by now.
  *
  * Throws what a remote throws; remote_corrupt when the bytes do not hash to what they should, also
  * after they were all fetched in one go; disk_full.
  */
-export async function download(order: DownloadOrder, to: string): Promise<Downloaded> {
+export async function download(order: DownloadOrder): Promise<Downloaded> {
   const first = await bring(order);
   try {
-    return await settle(order, to, first);
+    return await settle(order, first);
   } catch (error) {
     if (!first.isJoined || !(error instanceof ForkdError) || error.code !== "remote_corrupt")
       throw error;
     // Parts of two fetches may not belong together, whatever the server said of them.
     order.retry.onRetry(error, 0);
-    return await settle(order, to, await bring(order));
+    return await settle(order, await bring(order));
   }
 }
 
@@ -164,7 +164,7 @@ function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-async function settle(order: DownloadOrder, to: string, brought: Brought): Promise<Downloaded> {
+async function settle(order: DownloadOrder, brought: Brought): Promise<Downloaded> {
   const { partial, from } = order;
   const found = await sha256File(partial.file);
   const wanted = order.sha256 ?? brought.claimed;
@@ -172,8 +172,6 @@ async function settle(order: DownloadOrder, to: string, brought: Brought): Promi
     await partial.discard();
     throw new ForkdError("remote_corrupt", `${from.name} hashes to ${found}, not to ${wanted}`);
   }
-  await rename(partial.file, to);
-  await partial.discard();
   const { sizeBytes, resumedBytes } = brought;
   return { sizeBytes, sha256: found, isProven: wanted !== null, resumedBytes };
 }

@@ -6,7 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { httpCall, nameOf } from "./http-call.ts";
 import { Itinerary } from "./reach.ts";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead, UploadFile } from "./remote.ts";
-import { changedWhileSent } from "./remote.ts";
+import { changedWhileSent, nothingMore } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
 
 export interface HttpOptions {
@@ -31,17 +31,24 @@ export function httpObject(url: URL, { retry, itinerary }: HttpOptions): RemoteO
       const answer = await httpCall({ ...place, method: "GET", headers, signal, accept: [416] });
       if (isPart(answer, from)) return readOf(answer, from.offset);
       if (answer.statusCode === 200) return readOf(answer, 0);
-      // It is shorter than the read was to begin, or the server does not mind If-Range.
       answer.destroy();
+      if (isWhole(answer, from)) return nothingMore(from);
+      // It is shorter by now, or the server does not mind If-Range.
       return readOf(await httpCall({ ...place, method: "GET", headers: plain, signal }), 0);
     },
     write: (file, { signal, onBytes }) =>
       retrying(retry, signal, async () => {
         // As upstream's client does: some presigned addresses are signed without a content type.
         const headers = { "content-length": String(file.sizeBytes) };
-        const send = (request: ClientRequest) => sendFile(request, file, onBytes);
-        const answer = await httpCall({ ...place, method: "PUT", headers, signal, send });
-        answer.destroy();
+        const sender = new Sender(file, onBytes);
+        const send = (request: ClientRequest) => sender.send(request);
+        try {
+          const answer = await httpCall({ ...place, method: "PUT", headers, signal, send });
+          answer.destroy();
+        } catch (error) {
+          sender.takeBack();
+          throw error;
+        }
       }),
   };
 }
@@ -63,6 +70,11 @@ function isPart(answer: IncomingMessage, { offset, version }: ReadFrom): boolean
   return isRange && (version === null || version === versionOf(answer));
 }
 
+/** Whether nothing is behind the bytes that are here: a 416 says the size (RFC 9110, 14.4). */
+function isWhole(answer: IncomingMessage, { offset }: ReadFrom): boolean {
+  return answer.statusCode === 416 && answer.headers["content-range"] === `bytes */${offset}`;
+}
+
 function readOf(answer: IncomingMessage, offset: number): RemoteRead {
   return { ...factsOf(answer, offset), offset, body: answer };
 }
@@ -80,22 +92,30 @@ function factsOf(answer: IncomingMessage, offset: number): RemoteFacts {
 }
 
 /** Sends the bytes that were hashed, or not all of them: then the server keeps nothing. */
-async function sendFile(
-  request: ClientRequest,
-  file: UploadFile,
-  onBytes: (count: number) => void,
-): Promise<void> {
-  let sent = 0;
-  const count = (bytes: number): void => {
-    sent += bytes;
-    onBytes(bytes);
-  };
-  try {
-    const source = createReadStream(file.path, { end: file.sizeBytes - 1 });
-    await pipeline(source, lastWhenRight(file, count), request);
-  } catch (error) {
-    onBytes(-sent);
-    throw error;
+class Sender {
+  readonly #file: UploadFile;
+  readonly #onBytes: (count: number) => void;
+  #sent = 0;
+
+  constructor(file: UploadFile, onBytes: (count: number) => void) {
+    this.#file = file;
+    this.#onBytes = onBytes;
+  }
+
+  async send(request: ClientRequest): Promise<void> {
+    this.takeBack();
+    const source = createReadStream(this.#file.path, { end: this.#file.sizeBytes - 1 });
+    const count = (bytes: number): void => {
+      this.#sent += bytes;
+      this.#onBytes(bytes);
+    };
+    await pipeline(source, lastWhenRight(this.#file, count), request);
+  }
+
+  /** What was sent was in vain. */
+  takeBack(): void {
+    this.#onBytes(-this.#sent);
+    this.#sent = 0;
   }
 }
 

@@ -1,4 +1,4 @@
-import type { Readable } from "node:stream";
+import { Readable } from "node:stream";
 import { ForkdError } from "@forkd/api";
 
 /** What a remote says of an object without sending it. */
@@ -64,4 +64,9 @@ export function changedWhileSent({ path }: UploadFile): ForkdError {
   return new ForkdError("remote_corrupt", `${path} changed while it was sent`, {
     hint: "send it again when nobody writes to it",
   });
+}
+
+/** What reading an object from its very end on gives. */
+export function nothingMore({ offset, version }: ReadFrom): RemoteRead {
+  return { offset, version, sizeBytes: offset, sha256: null, body: Readable.from([]) };
 }

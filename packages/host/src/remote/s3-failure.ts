@@ -22,9 +22,16 @@ interface S3Problem {
   readonly $response?: { readonly headers?: Readonly<Record<string, string>> };
 }
 
-/** The HTTP status of a failure of AWS's client; undefined when there was no answer. */
-export function s3Status(error: unknown): number | undefined {
-  return problemOf(error)?.$metadata?.httpStatusCode;
+/** What the answer was that a failure of AWS's client came with. */
+export function s3Answer(error: unknown): {
+  readonly status: number | undefined;
+  readonly contentRange: string | undefined;
+} {
+  const { $metadata, $response } = problemOf(error) ?? {};
+  return {
+    status: $metadata?.httpStatusCode,
+    contentRange: $response?.headers?.["content-range"],
+  };
 }
 
 /** Any failure of AWS's client in our words. */

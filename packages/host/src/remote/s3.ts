@@ -1,8 +1,9 @@
 import { Readable } from "node:stream";
 import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead } from "./remote.ts";
+import { nothingMore } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
-import { s3Failure, s3Status } from "./s3-failure.ts";
+import { s3Answer, s3Failure } from "./s3-failure.ts";
 import { hashName, writeToS3 } from "./s3-write.ts";
 
 /** AWS's client, loaded when an s3:// address is used: it takes longer than the rest of forkd. */
@@ -76,8 +77,10 @@ export class S3Door {
       try {
         return await this.#get(from, signal);
       } catch (error) {
-        // Another object by now, or a shorter one: then it is read from its beginning.
-        if (![412, 416].includes(s3Status(error) ?? 0)) throw error;
+        // Another object by now, or one that ends where the read was to begin.
+        const { status, contentRange } = s3Answer(error);
+        if (status === 416 && contentRange === `bytes */${from.offset}`) return nothingMore(from);
+        if (status !== 412 && status !== 416) throw error;
         return await this.#get({ offset: 0, version: null }, signal);
       }
     });

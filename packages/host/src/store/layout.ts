@@ -31,6 +31,12 @@ export const layout = {
   daemonLock: (paths: DataPaths): string => join(paths.dataDir, "daemon.lock"),
   /** What is known of the bytes of each layer, by the hash of its manifest. */
   verifiedDir: (paths: DataPaths): string => join(paths.cacheDir, "verified"),
+  /** Downloads that stopped and may go on. */
+  pullsDir: (paths: DataPaths): string => join(paths.cacheDir, "pulls"),
+  /** Packs on their way to a remote. */
+  pushesDir: (paths: DataPaths): string => join(paths.cacheDir, "pushes"),
+  /** Indexes of hubs. */
+  hubsDir: (paths: DataPaths): string => join(paths.cacheDir, "hubs"),
   /** Images of chains that do not fit into memory. */
   overlaysDir: (paths: DataPaths): string => join(paths.cacheDir, "overlays"),
 };
@@ -38,5 +44,7 @@ export const layout = {
 /** Directories whose files are replaced one by one: a process that dies may leave half of one. */
 export function writtenDirs(paths: DataPaths): string[] {
   const { dataDir, cacheDir, kernelsDir, hotDir } = paths;
-  return [dataDir, cacheDir, kernelsDir, hotDir, layout.endedDir(paths), layout.verifiedDir(paths)];
+  const { endedDir, verifiedDir, pullsDir, hubsDir } = layout;
+  const named = [endedDir, verifiedDir, pullsDir, hubsDir].map((dir) => dir(paths));
+  return [dataDir, cacheDir, kernelsDir, hotDir, ...named];
 }

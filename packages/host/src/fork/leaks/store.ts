@@ -21,7 +21,7 @@ export async function findStaging({ paths }: LeakScope): Promise<Leak[]> {
   ];
   const dirs = await Promise.all(snapshotRoots.map(findStaleStagingDirs));
   const trees = await Promise.all(
-    [rootfsStagingDir(paths), kernelStagingDir(paths)].map(findLeftovers),
+    [rootfsStagingDir(paths), kernelStagingDir(paths), layout.pushesDir(paths)].map(findLeftovers),
   );
   const files = await Promise.all(writtenDirs(paths).map(leftoverFiles));
   return [

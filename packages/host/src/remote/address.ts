@@ -1,0 +1,56 @@
+import { ForkdError } from "@forkd/api";
+import { httpObject } from "./http.ts";
+import type { HubRef } from "./hub-index.ts";
+import { parseHubRef } from "./hub-index.ts";
+import type { RemoteObject } from "./remote.ts";
+import { parseS3Address, type S3Address, type S3Options, s3Object } from "./s3.ts";
+
+/** Where a pack is kept. Another kind of remote joins here and in {@link openRemote}. */
+export type RemoteAddress =
+  | { readonly kind: "http"; readonly url: URL }
+  | { readonly kind: "s3"; readonly address: S3Address };
+
+const addressCharsMax = 8192;
+
+/** `http://`, `https://` or `s3://`. Throws bad_request. */
+export function parseRemote(text: string): RemoteAddress {
+  const found = remoteOf(text);
+  if (found !== undefined) return found;
+  throw new ForkdError("bad_request", `${shown(text)} is not the address of a remote`, {
+    hint: "write https://HOST/FILE or s3://BUCKET/KEY",
+  });
+}
+
+/** What can be pulled: a remote, or `OWNER/NAME[@VERSION]` of a hub. Throws bad_request. */
+export function parsePullTarget(
+  text: string,
+): RemoteAddress | { readonly kind: "hub"; readonly ref: HubRef } {
+  const found = remoteOf(text);
+  if (found !== undefined) return found;
+  const ref = parseHubRef(text);
+  if (ref !== undefined) return { kind: "hub", ref };
+  throw new ForkdError("bad_request", `${shown(text)} is neither an address nor OWNER/NAME`, {
+    hint: "write https://HOST/FILE, s3://BUCKET/KEY or OWNER/NAME[@VERSION]",
+  });
+}
+
+function remoteOf(text: string): RemoteAddress | undefined {
+  if (text.length > addressCharsMax) return undefined;
+  const address = parseS3Address(text);
+  if (address !== undefined) return { kind: "s3", address };
+  const url = URL.parse(text);
+  const isHttp = url?.protocol === "http:" || url?.protocol === "https:";
+  return url !== null && isHttp ? { kind: "http", url } : undefined;
+}
+
+/** Without the query, which is what a presigned address keeps secret. */
+function shown(text: string): string {
+  return JSON.stringify(text.replace(/\?.*$/s, "?...").slice(0, 200));
+}
+
+/** The object at an address that the user named. */
+export async function openRemote(remote: RemoteAddress, options: S3Options): Promise<RemoteObject> {
+  return remote.kind === "s3"
+    ? await s3Object(remote.address, options)
+    : httpObject(remote.url, options);
+}
