@@ -1,4 +1,4 @@
-import type { RequestListener, Server } from "node:http";
+import type { RequestListener, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { limits } from "@forkd/api";
 
@@ -7,8 +7,8 @@ import { limits } from "@forkd/api";
  * too much at once.
  */
 export class Connections {
-  /** Requests in flight on each open connection. */
-  readonly #inFlight = new Map<Socket, number>();
+  /** What is not answered yet, by its connection. */
+  readonly #inFlight = new Map<Socket, Set<ServerResponse>>();
   readonly #stallMaxMs: number;
   #isClosing = false;
 
@@ -25,18 +25,27 @@ export class Connections {
   counting(listener: RequestListener): RequestListener {
     return (request, response) => {
       const { socket } = request;
-      const inFlight = (this.#inFlight.get(socket) ?? 0) + 1;
-      if (inFlight > limits.pipelinedRequestsMax) {
+      const inFlight = this.#inFlight.get(socket);
+      if (inFlight !== undefined && inFlight.size >= limits.pipelinedRequestsMax) {
         socket.destroy();
         return;
       }
-      this.#inFlight.set(socket, inFlight);
-      response.once("close", () => {
-        const now = this.#inFlight.get(socket);
-        if (now !== undefined) this.#inFlight.set(socket, now - 1);
-      });
+      inFlight?.add(response);
+      response.once("close", () => inFlight?.delete(response));
       listener(request, response);
     };
+  }
+
+  /**
+   * What a connection that sent no HTTP is due: an answer, unless answers to what came before are
+   * due first, which it would be taken for. Nothing, when it had said that there would be no more.
+   */
+  dueForUnparsed(socket: Socket, code: string | undefined): "answer" | "end" | "nothing" {
+    const [first, ...others] = this.#inFlight.get(socket) ?? [];
+    if (first === undefined) return "answer";
+    // The request itself may be what cannot be read to its end.
+    if (others.length === 0 && !first.req.complete && !first.headersSent) return "answer";
+    return code === "HPE_CLOSED_CONNECTION" ? "nothing" : "end";
   }
 
   /**
@@ -49,12 +58,12 @@ export class Connections {
         socket.destroy();
         return;
       }
-      this.#inFlight.set(socket, 0);
+      this.#inFlight.set(socket, new Set());
       socket.once("close", () => this.#inFlight.delete(socket));
     });
     server.timeout = this.#stallMaxMs;
     server.on("timeout", (socket: Socket) => {
-      const isIdle = (this.#inFlight.get(socket) ?? 0) === 0;
+      const isIdle = (this.#inFlight.get(socket)?.size ?? 0) === 0;
       if (isIdle || socket.writableLength > 0) socket.destroy();
     });
   }
@@ -65,6 +74,6 @@ export class Connections {
    */
   closeIdle(): void {
     this.#isClosing = true;
-    for (const [socket, inFlight] of this.#inFlight) if (inFlight === 0) socket.destroy();
+    for (const [socket, inFlight] of this.#inFlight) if (inFlight.size === 0) socket.destroy();
   }
 }

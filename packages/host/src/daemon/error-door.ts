@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { type ErrorCode, errorTable, ForkdError, toForkdError } from "@forkd/api";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "../lib/log.ts";
+import type { Connections } from "./connections.ts";
 
 const frameworkCodes: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: "payload_too_large",
@@ -53,12 +54,13 @@ export function installErrorDoor(app: FastifyInstance, log: Logger): void {
 }
 
 /** Sends bytes on a socket whose request could not be parsed, so that there is no reply object. */
-export function answerUnparsed(thrown: NodeJS.ErrnoException, socket: Socket): void {
-  if (thrown.code === "ECONNRESET" || !socket.writable) {
-    socket.destroy();
-    return;
-  }
-  refuseOnSocket(socket, unparsedError(thrown.code));
+export function unparsedAnswerer(connections: Connections) {
+  return ({ code }: NodeJS.ErrnoException, socket: Socket): void => {
+    const due = connections.dueForUnparsed(socket, code);
+    if (due === "nothing") return;
+    if (due === "end" || code === "ECONNRESET" || !socket.writable) socket.destroy();
+    else refuseOnSocket(socket, unparsedError(code));
+  };
 }
 
 /** Answers CONNECT, for which there is no reply object; Node would hang up without a word. */
