@@ -45,7 +45,7 @@ export function rawGet(path: string, ...headers: readonly string[]): string {
 
 /** Statuses of all answers in what a server sent, but for interim ones. */
 export function rawStatuses(answer: string): number[] {
-  const all = [...answer.matchAll(/^HTTP\/1\.1 (\d{3}) /gm)].map(([, status]) => Number(status));
+  const all = [...answer.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map(([, status]) => Number(status));
   return all.filter((status) => status >= 200);
 }
 
