@@ -19,6 +19,7 @@ const partSchema = z.looseObject({
   required: z.array(z.string()).optional(),
   items: z.unknown().optional(),
   anyOf: z.array(z.unknown()).optional(),
+  oneOf: z.array(z.unknown()).optional(),
   enum: z.array(z.unknown()).optional(),
   const: z.unknown().optional(),
   default: z.unknown().optional(),
@@ -62,8 +63,14 @@ function notes(part: Part, isRequired: boolean, io: Io): string {
   return words.filter((word) => word !== "").join("; ");
 }
 
+/** The fields of an object; of one that is one of several, those of each. */
 function fieldTable(schema: z.ZodType, io: Io): string {
-  const { properties = {}, required = [] } = partSchema.parse(jsonSchema(schema, io));
+  const part = partSchema.parse(jsonSchema(schema, io));
+  if (part.oneOf === undefined) return tableOf(part, io);
+  return part.oneOf.map((each) => tableOf(partSchema.parse(each), io)).join("\n\n");
+}
+
+function tableOf({ properties = {}, required = [] }: Part, io: Io): string {
   const rows = Object.entries(properties).map(([name, value]) => [
     code(name),
     typeText(value),
@@ -83,9 +90,20 @@ function schemaLink(schema: z.ZodType): string {
 }
 
 function successText({ success }: Route): string {
+  if (success.status === 101) return "101, a WebSocket: [exec.md](exec.md) has its messages";
   if (success.body === null) return `${success.status}, empty`;
   if (success.body === "text") return `${success.status}, text`;
   return `${success.status}, ${schemaLink(success.body)}`;
+}
+
+function socketLines({ socket }: Route): string[] {
+  if (socket === undefined) return [];
+  const { subprotocol, client, server } = socket;
+  return [
+    `- Subprotocol: ${code(subprotocol)}`,
+    `- Text messages: ${schemaLink(client)} and ${schemaLink(server)}`,
+    `- SDK: ${code("sandbox.spawn()")}, ${code("sandbox.attach()")}`,
+  ];
 }
 
 function routeSection(name: string, route: Route): string {
@@ -95,7 +113,7 @@ function routeSection(name: string, route: Route): string {
     `- Answer: ${successText(route)}`,
     `- Failures: ${errors.join(", ")}`,
     ...(route.open === true ? ["- Needs no token"] : []),
-    `- SDK: ${code(`client.${name}()`)}`,
+    ...(route.socket === undefined ? [`- SDK: ${code(`client.${name}()`)}`] : socketLines(route)),
   ];
   return `### ${route.method} ${route.path}\n\n${route.summary}.\n\n${lines.join("\n")}`;
 }
@@ -104,7 +122,7 @@ function routeSection(name: string, route: Route): string {
 export function renderApiDocs(): string {
   // Object.entries forgets that the table's keys are its names.
   const entries = Object.entries(routes) as [RouteName, Route][];
-  const requests = new Set(entries.map(([, route]) => route.request));
+  const requests = new Set(entries.flatMap(([, { request, socket }]) => [request, socket?.client]));
   const schemas = [...schemaNames].map(([schema, name]) => {
     return `### ${name}\n\n${fieldTable(schema, requests.has(schema) ? "input" : "output")}`;
   });

@@ -98,6 +98,14 @@ export class FakeService implements ForkService {
     if (!this.snapshots.delete(tag)) this.#missing("snapshot", tag);
   }
 
+  pack(): Promise<never> {
+    throw new ForkdError("internal", "this service packs nothing");
+  }
+
+  unpack(): Promise<never> {
+    throw new ForkdError("internal", "this service unpacks nothing");
+  }
+
   async snapshotInfo(tag: string): Promise<SnapshotInfoDetail> {
     const info = this.snapshots.get(tag) ?? this.#missing("snapshot", tag);
     return {
@@ -229,6 +237,30 @@ export class FakeService implements ForkService {
       duration_ms: 1,
     };
   }
+
+  /** What an exec stream talks to; tests put their own here. */
+  execs: Pick<ForkService, "openExec" | "listExecs" | "deleteExec"> = {
+    openExec: () => Promise.reject(new ForkdError("exec_failed", "this service runs nothing")),
+    listExecs: async () => [],
+    deleteExec: async (_id, exec) => {
+      throw new ForkdError("exec_not_found", `no command has the id ${exec}`);
+    },
+  };
+
+  readonly openExec: ForkService["openExec"] = async (id, request, sink) => {
+    this.#known(id);
+    return await this.execs.openExec(id, request, sink);
+  };
+
+  readonly listExecs: ForkService["listExecs"] = async (id) => {
+    this.#known(id);
+    return await this.execs.listExecs(id);
+  };
+
+  readonly deleteExec: ForkService["deleteExec"] = async (id, exec) => {
+    this.#known(id);
+    await this.execs.deleteExec(id, exec);
+  };
 
   async close(sandboxes: "detach" | "kill"): Promise<void> {
     this.closedWith = sandboxes;

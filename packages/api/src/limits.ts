@@ -20,6 +20,24 @@ export const limits = {
   evalTimeoutDefaultSecs: 30,
   /** Characters of the code of one evaluation. */
   evalCodeBytesMax: 1024 * 1024,
+  /** Output, or input, of an exec stream that may be under way to who has not taken it yet. */
+  execWindowBytes: 256 * 1024,
+  /** The last output of an exec that the guest keeps for who attaches later. */
+  execReplayBytes: 256 * 1024,
+  /** Bytes of one message of an exec stream's client. */
+  execMessageBytesMax: 128 * 1024,
+  /** How long a client of an exec stream may take to say what it wants. */
+  execStartMaxMs: 10_000,
+  /** How often the daemon asks an exec stream's client whether it lives. */
+  execPingEveryMs: 15_000,
+  /** Signals and sizes of an exec stream that may wait for the guest; more end the connection. */
+  execControlsWaitingMax: 32,
+  /** Rows, and columns, of a terminal. */
+  terminalSideMax: 4096,
+  /** Commands over exec streams that may run in one sandbox, attached or not. */
+  execsRunningMax: 64,
+  /** Commands of a sandbox that have ended and are remembered. */
+  execsEndedMax: 16,
   /** Least memory of a guest. */
   memoryMinMib: 128,
   /** RAM above this splits around the PCI hole, which the engines do not handle yet. */
@@ -82,6 +100,10 @@ export const limits = {
   pidsLimitDefault: 256,
   /** Smallest `io_read_bps` and `io_write_bps`. */
   ioMinBps: 64 * 1024,
+  /** Rules in each of the two lists of an egress policy. */
+  egressRulesMax: 64,
+  /** Ports and ranges of ports in one rule of an egress policy. */
+  egressPortsMax: 32,
   /** Time of a child to prove its identity unless `--identity-timeout-secs` says otherwise. */
   identityTimeoutDefaultSecs: 60,
   /** The largest `--identity-timeout-secs`. */

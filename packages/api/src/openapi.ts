@@ -2,6 +2,7 @@ import { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import { errorTable } from "./errors.ts";
+import { execClientMessageSchema, execInfoSchema, execServerMessageSchema } from "./exec-stream.ts";
 import { lineageSchema } from "./lineage.ts";
 import type { Route } from "./routes.ts";
 import { routes } from "./routes.ts";
@@ -33,17 +34,20 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [healthSchema, "Health"],
   [versionSchema, "Version"],
   [openApiSchema, "OpenApi"],
+  [hostFactsSchema, "HostFacts"],
   [snapshotInfoSchema, "SnapshotInfo"],
   [snapshotInfoDetailSchema, "SnapshotInfoDetail"],
   [createSnapshotSchema, "CreateSnapshot"],
   [compactSnapshotSchema, "CompactSnapshot"],
   [lineageSchema, "Lineage"],
-  [hostFactsSchema, "HostFacts"],
   [sandboxInfoSchema, "SandboxInfo"],
   [createSandboxSchema, "CreateSandbox"],
   [branchRequestSchema, "BranchRequest"],
   [execRequestSchema, "ExecRequest"],
   [execResultSchema, "ExecResult"],
+  [execInfoSchema, "ExecInfo"],
+  [execClientMessageSchema, "ExecClientMessage"],
+  [execServerMessageSchema, "ExecServerMessage"],
   [evalRequestSchema, "EvalRequest"],
   [evalResultSchema, "EvalResult"],
   [pongSchema, "Pong"],
@@ -94,6 +98,7 @@ function content(schema: z.ZodType, io: "input" | "output"): JsonObject {
 }
 
 function successAnswer({ success }: Route): JsonObject {
+  if (success.status === 101) return { description: "A WebSocket from here on" };
   if (success.body === null) return { description: "Done; the answer is empty" };
   if (success.body === "text") {
     return { description: "Text", content: { "text/plain": { schema: { type: "string" } } } };
@@ -141,6 +146,15 @@ function queryParameters(route: Route): JsonObject[] {
   }));
 }
 
+/** OpenAPI has no words for WebSockets; this is an extension of ours. */
+function socketTalk({ subprotocol, client, server }: NonNullable<Route["socket"]>): JsonObject {
+  return {
+    subprotocol,
+    client: schemaReference(client, "input"),
+    server: schemaReference(server, "output"),
+  };
+}
+
 function operation(name: string, route: Route): JsonObject {
   const parameters = [...pathParameters(route), ...queryParameters(route)];
   return {
@@ -151,6 +165,7 @@ function operation(name: string, route: Route): JsonObject {
     ...(route.request === null
       ? {}
       : { requestBody: { required: true, content: content(route.request, "input") } }),
+    ...(route.socket === undefined ? {} : { "x-websocket": socketTalk(route.socket) }),
     responses: { ...successAnswers(route), ...errorAnswers(route) },
   };
 }
@@ -167,7 +182,8 @@ function paths(): z.infer<typeof openApiSchema>["paths"] {
 }
 
 function componentSchemas(): JsonObject {
-  const requests = new Set<z.ZodType | null>(Object.values(routes).map((route) => route.request));
+  const rows = Object.values<Route>(routes);
+  const requests = new Set(rows.flatMap(({ request, socket }) => [request, socket?.client]));
   const entries = [...schemaNames].map(([schema, name]): [string, JsonObject] => [
     name,
     jsonSchema(schema, requests.has(schema) ? "input" : "output"),

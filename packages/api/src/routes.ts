@@ -1,6 +1,12 @@
 import type { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
+import {
+  execClientMessageSchema,
+  execInfoSchema,
+  execServerMessageSchema,
+  execSubprotocol,
+} from "./exec-stream.ts";
 import { lineageSchema } from "./lineage.ts";
 import {
   createSandboxSchema,
@@ -23,10 +29,18 @@ import { healthSchema, hostFactsSchema, openApiSchema, versionSchema } from "./s
 
 /** How a route's success looks. `body: null` means an empty answer. */
 interface Success {
-  readonly status: 200 | 201 | 202 | 204;
+  readonly status: 101 | 200 | 201 | 202 | 204;
   readonly body: z.ZodType | null | "text";
   /** Answered with 202 instead when the body's `status` is `writing`: the work goes on. */
   readonly mayBeWriting?: true;
+}
+
+/** What is said once a request has become a WebSocket (RFC 6455). */
+interface SocketTalk {
+  readonly subprotocol: string;
+  /** The text messages of each side; binary ones are described where the schemas are. */
+  readonly client: z.ZodType;
+  readonly server: z.ZodType;
 }
 
 /** One row of the API. Server, client, OpenAPI, MCP and docs derive from it. */
@@ -43,6 +57,8 @@ export interface Route {
   readonly errors: readonly ErrorCode[];
   /** Answered without a token. */
   readonly open?: true;
+  /** Present for a WebSocket: the method is GET, and success is the upgrade. */
+  readonly socket?: SocketTalk;
 }
 
 const spawnErrors = [
@@ -53,6 +69,7 @@ const spawnErrors = [
   "snapshot_incomplete",
   "snapshot_corrupt",
   "snapshot_incompatible",
+  "netns_unavailable",
   "engine_unavailable",
   "engine_failed",
   "identity_failed",
@@ -112,6 +129,14 @@ export const routes = {
     success: { status: 200, body: "text" },
     errors: [],
   },
+  hostFacts: {
+    method: "GET",
+    path: "/v1/host",
+    summary: "Where the daemon keeps what it has, and how much room is left there",
+    request: null,
+    success: { status: 200, body: hostFactsSchema },
+    errors: [],
+  },
   openapi: {
     method: "GET",
     path: "/openapi.json",
@@ -126,14 +151,6 @@ export const routes = {
     summary: "Every snapshot, one entry a tag",
     request: null,
     success: { status: 200, body: snapshotInfoSchema.array() },
-    errors: [],
-  },
-  hostFacts: {
-    method: "GET",
-    path: "/v1/host",
-    summary: "Where the daemon keeps what it has, and how much room is left there",
-    request: null,
-    success: { status: 200, body: hostFactsSchema },
     errors: [],
   },
   createSnapshot: {
@@ -247,6 +264,35 @@ export const routes = {
     success: { status: 200, body: execResultSchema },
     errors: [...guestErrors, "bad_request", "exec_failed"],
   },
+  streamExec: {
+    method: "GET",
+    path: "/v1/sandboxes/{id}/exec/stream",
+    summary: "Run a command, or return to one, over a WebSocket: input, output, signals, terminal",
+    request: null,
+    success: { status: 101, body: null },
+    errors: [...guestErrors, "upgrade_required"],
+    socket: {
+      subprotocol: execSubprotocol,
+      client: execClientMessageSchema,
+      server: execServerMessageSchema,
+    },
+  },
+  listExecs: {
+    method: "GET",
+    path: "/v1/sandboxes/{id}/execs",
+    summary: "The commands that were started over exec streams, the newest first",
+    request: null,
+    success: { status: 200, body: execInfoSchema.array() },
+    errors: guestErrors,
+  },
+  deleteExec: {
+    method: "DELETE",
+    path: "/v1/sandboxes/{id}/execs/{exec_id}",
+    summary: "Kill a command that was started over an exec stream, and forget it",
+    request: null,
+    success: { status: 204, body: null },
+    errors: [...guestErrors, "exec_not_found"],
+  },
   branchSandbox: {
     method: "POST",
     path: "/v1/sandboxes/{id}/branch",
@@ -266,3 +312,21 @@ export const routes = {
 } as const satisfies Record<string, Route>;
 
 export type RouteName = keyof typeof routes;
+
+/** The rows that are WebSockets. */
+export type SocketName = {
+  [N in RouteName]: (typeof routes)[N] extends { readonly socket: object } ? N : never;
+}[RouteName];
+
+/** The rows that one request and one answer are all of. */
+export type CallName = Exclude<RouteName, SocketName>;
+
+// Object.keys forgets that the table's keys are its names.
+const routeNames = Object.keys(routes) as RouteName[];
+
+/** Narrows a name to that of a row with an answer. */
+export function isCallName(name: RouteName): name is CallName {
+  return !("socket" in routes[name]);
+}
+
+export const callNames: readonly CallName[] = routeNames.filter(isCallName);

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { egressSchema } from "./egress.ts";
 import { snapshotTagSchema } from "./ids.ts";
 import { limits } from "./limits.ts";
 import { limitFields, sandboxLimitsSchema } from "./sandbox-limits.ts";
@@ -78,6 +79,8 @@ export const sandboxInfoSchema = z.object({
   limits: sandboxLimitsSchema,
   /** The disk that the guest writes to; absent when it writes to its memory. */
   scratch_mib: z.int().optional(),
+  /** What its network lets through; absent when it has none. */
+  egress: egressSchema.optional(),
   identity: attestationSchema.nullable(),
 });
 export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
@@ -89,7 +92,10 @@ export const endedQuerySchema = z.object({ ended: z.stringbool().default(false) 
 export const createSandboxSchema = z.object({
   snapshot_tag: snapshotTagSchema,
   n: z.int().min(1).max(limits.spawnCountMax).default(1),
+  /** A network namespace, a card and addresses of its own for each; without, no network. */
   per_child_netns: z.boolean().default(false),
+  /** What each may reach, with `per_child_netns`; nothing when absent. */
+  egress: egressSchema.nullish(),
   ...limitFields,
   prewarm: z.boolean().default(false),
   live_fork: z.boolean().default(false),
@@ -101,7 +107,14 @@ export const createSandboxSchema = z.object({
 });
 export type CreateSandbox = z.infer<typeof createSandboxSchema>;
 
-const argSchema = z.string().max(limits.execArgBytesMax);
+/** What reaches a command as it is: no NUL, which ends a C string, and no half of a character. */
+const isExact = (text: string): boolean => !text.includes("\0") && text.isWellFormed();
+
+/** One word of a command, one value of its environment or its directory. */
+export const argSchema = z
+  .string()
+  .max(limits.execArgBytesMax)
+  .refine(isExact, "holds a NUL or a lone surrogate");
 
 export const execRequestSchema = z.object({
   args: z.array(argSchema).max(limits.execArgsMax),

@@ -1,4 +1,4 @@
-import { jsonSchema, type Route, type RouteName, routes } from "@forkd/api";
+import { type CallName, callNames, jsonSchema, type Route, routes } from "@forkd/api";
 import type { CallControl, Client } from "@forkd/sdk";
 import { z } from "zod";
 import { cutOutputs } from "./outputs.ts";
@@ -13,22 +13,19 @@ interface Places {
   readonly body: ReadonlySet<string>;
 }
 
-// Object.keys forgets that the table's keys are its names.
-const routeNames = Object.keys(routes) as RouteName[];
-
 /** A tool for every row of the table that answers JSON, new rows included. */
 export function routeTools(client: Client): Tool[] {
-  return routeNames.filter(isTool).map((name) => routeTool(client, name));
+  return callNames.filter(isTool).map((name) => routeTool(client, name));
 }
 
 /** System routes are for operators; text is for scrapers. */
-function isTool(name: RouteName): boolean {
+function isTool(name: CallName): boolean {
   const { path, success }: Route = routes[name];
   return path.startsWith("/v1/") && success.body !== "text";
 }
 
 /** Throws when two of the route's names would be one argument: a mistake in the table. */
-function routeTool(client: Client, routeName: RouteName): Tool {
+function routeTool(client: Client, routeName: CallName): Tool {
   const route: Route = routes[routeName];
   const spec: RouteToolSpec = routeToolSpecs[routeName] ?? {};
   const places = placesOf(route);
@@ -126,11 +123,11 @@ function requestOf({ params, query, body }: Places, args: JsonObject): LooseRequ
   return { params: Object.fromEntries(path), query: pick(query), body: pick(body) };
 }
 
-type LooseCall = (name: RouteName, request: LooseRequest & CallControl) => Promise<unknown>;
+type LooseCall = (name: CallName, request: LooseRequest & CallControl) => Promise<unknown>;
 
 async function send(
   client: Client,
-  name: RouteName,
+  name: CallName,
   request: LooseRequest & CallControl,
 ): Promise<unknown> {
   // The arguments have passed the schemas that the call's own types are derived from.

@@ -1,4 +1,4 @@
-import { limits, type RouteName } from "@forkd/api";
+import { type CallName, limits } from "@forkd/api";
 import { z } from "zod";
 
 /** What a route's tool has beyond what the route table says. */
@@ -28,7 +28,7 @@ const memoryLimit = z
   );
 
 /** Names and defaults are those of upstream's server, so that prompts written for it go on. */
-export const routeToolSpecs: Partial<Record<RouteName, RouteToolSpec>> = {
+export const routeToolSpecs: Partial<Record<CallName, RouteToolSpec>> = {
   listSnapshots: {
     description:
       "List the snapshots that sandboxes can be forked from: tag, status (writing, ready or " +

@@ -1,12 +1,12 @@
 import type {
+  CallName,
   Route,
-  RouteName,
   RouteParams,
   RouteQuery,
   RouteRequest,
   RouteResult,
 } from "@forkd/api";
-import { ForkdError, routePath, routeQuery, routes } from "@forkd/api";
+import { callNames, ForkdError, routePath, routeQuery, routes } from "@forkd/api";
 import { type Answer, problemError, readText, unreachable } from "./answer.ts";
 import { type CallControl, callTimeoutMs, Deadline } from "./deadline.ts";
 import { withRetries } from "./retry.ts";
@@ -16,34 +16,34 @@ import { resolveSettings } from "./settings.ts";
 export type { CallControl } from "./deadline.ts";
 export type { ClientOptions } from "./settings.ts";
 
-type ParamsOption<N extends RouteName> = keyof RouteParams<N> extends never
+type ParamsOption<N extends CallName> = keyof RouteParams<N> extends never
   ? { readonly params?: never }
   : { readonly params: RouteParams<N> };
 
-type BodyOption<N extends RouteName> =
+type BodyOption<N extends CallName> =
   RouteRequest<N> extends undefined
     ? { readonly body?: never }
     : { readonly body: RouteRequest<N> };
 
-type QueryOption<N extends RouteName> = keyof RouteQuery<N> extends never
+type QueryOption<N extends CallName> = keyof RouteQuery<N> extends never
   ? { readonly query?: never }
   : { readonly query?: Partial<RouteQuery<N>> };
 
 /** What one call takes: the path's parameters, query and body that the route table asks for. */
-export type CallOptions<N extends RouteName> = CallControl &
+export type CallOptions<N extends CallName> = CallControl &
   ParamsOption<N> &
   QueryOption<N> &
   BodyOption<N>;
 
 /** The options may be left out where nothing in them is required. */
-type CallArguments<N extends RouteName> =
+type CallArguments<N extends CallName> =
   Record<never, never> extends CallOptions<N>
     ? [options?: CallOptions<N>]
     : [options: CallOptions<N>];
 
-/** One method a route, named like it. */
+/** One method a route, named like it; WebSockets have handles of their own. */
 export type RouteMethods = {
-  readonly [N in RouteName]: (...args: CallArguments<N>) => Promise<RouteResult<N>>;
+  readonly [N in CallName]: (...args: CallArguments<N>) => Promise<RouteResult<N>>;
 };
 
 /** The part of any call that does not depend on its route's types. */
@@ -53,16 +53,13 @@ interface LooseCall extends CallControl {
   readonly body?: unknown;
 }
 
-// Object.keys forgets that the table's keys are its names.
-const routeNames = Object.keys(routes) as RouteName[];
-
 class Caller {
   readonly #settings: ClientSettings;
 
   /** Throws bad_request for an address that is not http or https. */
   constructor(options: ClientOptions = {}) {
     this.#settings = resolveSettings(options);
-    for (const name of routeNames) {
+    for (const name of callNames) {
       const value = (call: LooseCall = {}): Promise<unknown> => this.#send(name, call);
       Object.defineProperty(this, name, { value, enumerable: true });
     }
@@ -74,14 +71,14 @@ class Caller {
    * the daemon refuses, daemon_unreachable when nobody answers, deadline_exceeded after the
    * deadline, and the signal's reason when the caller aborts.
    */
-  async call<N extends RouteName>(name: N, ...args: CallArguments<N>): Promise<RouteResult<N>> {
+  async call<N extends CallName>(name: N, ...args: CallArguments<N>): Promise<RouteResult<N>> {
     const call: LooseCall = args[0] ?? {};
     const answer = await this.#send(name, call);
     // The schema that parsed the answer is the one that RouteResult is derived from.
     return answer as RouteResult<N>;
   }
 
-  async #send(name: RouteName, call: LooseCall): Promise<unknown> {
+  async #send(name: CallName, call: LooseCall): Promise<unknown> {
     const { timeoutMs, retriesMax } = this.#settings;
     const route: Route = routes[name];
     const path = `${routePath(route, call.params ?? {})}${routeQuery(call.query ?? {})}`;

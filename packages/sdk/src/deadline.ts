@@ -1,11 +1,11 @@
-import type { RouteName } from "@forkd/api";
+import type { CallName } from "@forkd/api";
 import { ForkdError } from "@forkd/api";
 
 /** What upstream's clients wait by default. */
 const timeoutDefaultMs = 60_000;
 /** Booting a parent, forking hundreds of children under emulation, writing a guest's memory. */
 export const timeoutSlowMs = 300_000;
-const slowRoutes: ReadonlySet<RouteName> = new Set([
+const slowRoutes: ReadonlySet<CallName> = new Set([
   "createSnapshot",
   "createSandboxes",
   "branchSandbox",
@@ -30,14 +30,14 @@ interface TimedCall extends CallControl {
 
 /** A call's own limit, else what its body grants to the guest, else the client's, else usual. */
 export function callTimeoutMs(
-  name: RouteName,
+  name: CallName,
   call: TimedCall,
   clientTimeoutMs: number | null,
 ): number {
   return call.timeoutMs ?? grantedMs(call.body) ?? clientTimeoutMs ?? usualMs(name);
 }
 
-function usualMs(name: RouteName): number {
+function usualMs(name: CallName): number {
   return slowRoutes.has(name) ? timeoutSlowMs : timeoutDefaultMs;
 }
 

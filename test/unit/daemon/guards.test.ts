@@ -5,7 +5,7 @@ import { problemOf, TestServer } from "../../helpers/test-server.ts";
 
 const token = "correct-horse-battery-staple";
 const names = Object.keys(routes) as RouteName[];
-const params = { id: "sb-1", tag: "base" };
+const params = { id: "sb-1", tag: "base", exec_id: "ex-0123456789abcdef" };
 
 test("every route but health asks for the token", async () => {
   const server = new TestServer({ token });

@@ -32,7 +32,7 @@ const entropyBytes = 64;
 const clockErrorMsMax = 20;
 const clockAttemptsMax = 5;
 /** What upstream's negative exit codes are made from. */
-const signalNumbers: Readonly<Record<string, number>> = constants.signals;
+export const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
 export interface IdentityRequest {
   readonly generation: number;
@@ -199,7 +199,7 @@ function execOp(request: ExecRequest, timeoutMs: number): object {
 }
 
 /** Upstream's convention: a command that a signal ended has the signal's number, negative. */
-function exitCode(code: number | null, signal: string | null): number {
+export function exitCode(code: number | null, signal: string | null): number {
   if (code !== null) return code;
   return -(signalNumbers[signal ?? "SIGKILL"] ?? 9);
 }

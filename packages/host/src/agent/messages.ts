@@ -61,6 +61,22 @@ export const execReplySchema = z.object({
 });
 export type ExecReply = z.infer<typeof execReplySchema>;
 
+const execListItemSchema = z.object({
+  id: z.string().max(64),
+  command: told(256),
+  pid: z.int(),
+  tty: z.boolean(),
+  attached: z.boolean(),
+  started_unix: z.int(),
+  from: z.int().min(0),
+  bytes: z.int().min(0),
+  running: z.boolean(),
+  ...execReplySchema.partial().shape,
+});
+export type ExecListItem = z.infer<typeof execListItemSchema>;
+
+export const execListReplySchema = z.object({ execs: z.array(execListItemSchema).max(128) });
+
 export const evalReplySchema = z.object({
   ok: z.boolean(),
   result: z.string().nullable(),
@@ -80,6 +96,10 @@ export const thawReplySchema = z.object({ hold_left_ms: z.int().min(0) });
 export const eventSchema = z.object({
   event: z.string().max(64),
   pid: z.int().optional(),
+  /** Of an exec: the offset that its output begins at, its room for input, whether a terminal. */
+  from: z.int().min(0).optional(),
+  input_room: z.int().min(0).max(262_144).optional(),
+  tty: z.boolean().optional(),
   part: z.string().optional(),
 });
 export type AgentEvent = z.infer<typeof eventSchema>;
@@ -112,6 +132,9 @@ export function parseMessage<T>(schema: z.ZodType<T>, payload: Buffer): T {
 
 const codeOfAgent = {
   not_found: "exec_failed",
+  no_exec: "exec_not_found",
+  detached: "sandbox_busy",
+  unknown_op: "snapshot_incompatible",
   bad_user: "bad_request",
   bad_cwd: "bad_request",
   bad_request: "bad_request",

@@ -79,6 +79,11 @@ export class AgentStream {
     }
   }
 
+  /** Less may be sent than at first: so much of the guest's room for input is taken already. */
+  limitInput(roomBytes: number): void {
+    this.#sendCredit -= initialCreditBytes - roomBytes;
+  }
+
   /** Closes the command's standard input. */
   endInput(): void {
     if (!this.#isOver) this.#wire.send(frameType.stdin, new Uint8Array(0));

@@ -1,6 +1,15 @@
 import { errorTable, ForkdError } from "@forkd/api";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 
+/** Requests that became WebSockets. */
+const upgraded = new WeakSet<FastifyReply["raw"]>();
+
+/** The request is answered by its upgrade, when its connection has ended. */
+export function markUpgraded({ raw }: FastifyReply): void {
+  raw.statusCode = 101;
+  upgraded.add(raw);
+}
+
 /** One request, once nothing more will be sent for it. */
 export interface Answered {
   readonly request: FastifyRequest;
@@ -36,7 +45,7 @@ function onClosed({ raw }: FastifyReply, listener: (isSent: boolean) => void): v
   raw.once("finish", () => {
     isSent = true;
   });
-  raw.once("close", () => listener(isSent));
+  raw.once("close", () => listener(isSent || upgraded.has(raw)));
   // It may have gone between its last byte and now.
   if (raw.closed) listener(isSent);
 }

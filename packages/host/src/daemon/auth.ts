@@ -1,4 +1,4 @@
-import { ForkdError, type Route, routes } from "@forkd/api";
+import { ForkdError, type Route, routes, tokenSubprotocolPrefix } from "@forkd/api";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Principal } from "../fork/audit-log.ts";
 import { pathOf } from "./request-path.ts";
@@ -41,9 +41,20 @@ export function installAuth(app: FastifyInstance, tokens: TokenGate | null): voi
 
 /** The texts are upstream's; clients print them. */
 function findProblem(request: FastifyRequest, tokens: TokenGate): string | undefined {
-  const header = request.headers.authorization;
-  if (header === undefined || !header.startsWith(bearerPrefix)) return "missing bearer token";
-  return tokens.matches(header.slice(bearerPrefix.length).trim())
-    ? undefined
-    : "invalid bearer token";
+  const token = tokenOf(request);
+  if (token === undefined) return "missing bearer token";
+  return tokens.matches(token) ? undefined : "invalid bearer token";
+}
+
+/** By the header, or for a WebSocket by the subprotocol of clients that cannot set headers. */
+function tokenOf({ headers }: FastifyRequest): string | undefined {
+  const { authorization } = headers;
+  if (authorization?.startsWith(bearerPrefix) === true) {
+    return authorization.slice(bearerPrefix.length).trim();
+  }
+  if (authorization !== undefined || headers.upgrade === undefined) return undefined;
+  const offered = (headers["sec-websocket-protocol"] ?? "").split(",").map((word) => word.trim());
+  const carrier = offered.find((word) => word.startsWith(tokenSubprotocolPrefix));
+  if (carrier === undefined) return undefined;
+  return Buffer.from(carrier.slice(tokenSubprotocolPrefix.length), "base64url").toString("utf8");
 }

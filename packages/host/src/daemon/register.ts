@@ -1,4 +1,7 @@
 import {
+  type CallName,
+  callNames,
+  parseExecId,
   parseSandboxId,
   parseSnapshotTag,
   type Route,
@@ -8,15 +11,18 @@ import {
   type RouteQuery,
   type RouteResult,
   routes,
+  type SocketName,
 } from "@forkd/api";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { WebSocket } from "ws";
 import type { Actor } from "../fork/operations.ts";
 import { answerBody } from "./answer-body.ts";
 import { clientSignal } from "./answered.ts";
 import { parseBody, parseQuery } from "./body.ts";
+import type { Upgrades } from "./upgrades.ts";
 
 /** How each path parameter is validated, by its name in the route table. */
-const paramParsers = { tag: parseSnapshotTag, id: parseSandboxId };
+const paramParsers = { tag: parseSnapshotTag, id: parseSandboxId, exec_id: parseExecId };
 
 type ParamParsers = typeof paramParsers;
 
@@ -26,7 +32,7 @@ type HandlerParams<N extends RouteName> = {
 };
 
 /** One validated request. */
-export interface RouteCall<N extends RouteName> {
+export interface RouteCall<N extends CallName> {
   readonly params: HandlerParams<N>;
   readonly query: RouteQuery<N>;
   readonly body: RouteBody<N>;
@@ -35,12 +41,25 @@ export interface RouteCall<N extends RouteName> {
   readonly actor: Actor;
 }
 
-type RouteHandler<N extends RouteName> = (
+/** One validated request for a WebSocket. */
+export interface SocketCall<N extends SocketName> {
+  readonly params: HandlerParams<N>;
+  /** Makes the request a WebSocket; failures after that are the handler's to tell. */
+  readonly accept: () => Promise<WebSocket>;
+  readonly actor: Actor;
+}
+
+/** Resolves when the connection is over. */
+type SocketHandler<N extends SocketName> = (call: SocketCall<N>) => Promise<void>;
+
+type RouteHandler<N extends CallName> = (
   call: RouteCall<N>,
 ) => Promise<RouteResult<N>> | RouteResult<N>;
 
 /** What answers each route; leaving one out does not compile. */
-export type RouteHandlers = { readonly [N in RouteName]: RouteHandler<N> };
+export type RouteHandlers = { readonly [N in CallName]: RouteHandler<N> } & {
+  readonly [N in SocketName]: SocketHandler<N>;
+};
 
 type LooseHandler = (call: {
   readonly params: object;
@@ -50,20 +69,51 @@ type LooseHandler = (call: {
   readonly actor: Actor;
 }) => unknown;
 
-// Object.keys forgets that the table's keys are its names.
-const routeNames = Object.keys(routes) as RouteName[];
+type LooseSocketHandler = (call: {
+  readonly params: object;
+  readonly accept: () => Promise<WebSocket>;
+  readonly actor: Actor;
+}) => Promise<void>;
 
 /** Puts every row of the route table on the server. */
-export function registerRoutes(app: FastifyInstance, handlers: RouteHandlers): void {
-  for (const name of routeNames) {
+export function registerRoutes(
+  app: FastifyInstance,
+  handlers: RouteHandlers,
+  upgrades: Upgrades,
+): void {
+  for (const name of callNames) {
     // The union of handlers has no common call; the parsers below make what each expects.
     const handler = handlers[name] as LooseHandler;
     registerRoute(app, routes[name], handler);
   }
+  registerSocket(app, upgrades, handlers.streamExec as LooseSocketHandler);
+}
+
+/** The one WebSocket of the table. */
+function registerSocket(
+  app: FastifyInstance,
+  upgrades: Upgrades,
+  handler: LooseSocketHandler,
+): void {
+  app.route({
+    method: "GET",
+    url: urlOf(routes.streamExec),
+    handler: async (request: FastifyRequest, reply: FastifyReply) => {
+      const params = parseParams(request.params);
+      upgrades.requireSocket(request);
+      const accept = (): Promise<WebSocket> => upgrades.accept(request, reply);
+      await handler({ params, accept, actor: actorOf(request) });
+      return reply;
+    },
+  });
+}
+
+function urlOf({ path }: Route): string {
+  return path.replaceAll(/\{(\w+)\}/g, ":$1");
 }
 
 function registerRoute(app: FastifyInstance, route: Route, handler: LooseHandler): void {
-  const url = route.path.replaceAll(/\{(\w+)\}/g, ":$1");
+  const url = urlOf(route);
   const urls = route.open === true ? [url, `${url}/`] : [url];
   for (const each of urls) {
     app.route({
@@ -97,7 +147,8 @@ function isWriting({ success }: Route, answer: unknown): boolean {
 function parseParams(params: unknown): object {
   const parsed: Record<string, string> = {};
   for (const [name, value] of Object.entries(params ?? {})) {
-    if (name === "tag" || name === "id") parsed[name] = paramParsers[name](String(value));
+    if (name === "tag" || name === "id" || name === "exec_id")
+      parsed[name] = paramParsers[name](String(value));
   }
   return parsed;
 }

@@ -27,6 +27,7 @@ import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
 import type { TokenGate } from "./token.ts";
+import { asksForSocket, Upgrades } from "./upgrades.ts";
 
 /** What the server needs to know; secrets and certificates are already read. */
 export interface ServerConfig {
@@ -88,12 +89,15 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   installBodyParsers(app);
   installErrorDoor(app, log);
   installNotFound(app);
-  registerRoutes(app, {
+  const upgrades = new Upgrades();
+  upgrades.install(app);
+  const handlers = {
     ...systemRoutes({ version: config.version, metrics, service }),
     ...snapshotRoutes(service, log),
     ...sandboxRoutes(service, new Operations(service, audit)),
-    ...guestRoutes(service),
-  });
+    ...guestRoutes(service, upgrades.stopping),
+  };
+  registerRoutes(app, handlers, upgrades);
   return app;
 }
 
@@ -103,6 +107,7 @@ function createHttpServer(config: ServerConfig, handler: http.RequestListener): 
     requestTimeout: config.receiveMaxMs,
     connectionsCheckingInterval: slowCheckMs,
     keepAliveTimeout: keepAliveMs,
+    shouldUpgradeCallback: asksForSocket,
     // Ours answers with JSON.
     requireHostHeader: false,
   };

@@ -17,15 +17,17 @@ import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
 import { DiskGuard } from "./disk-guard.ts";
 import { type Engines, onlyEngine, openEngines } from "./engines.ts";
+import { Execs } from "./execs.ts";
 import { History } from "./history.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
+import { pack, unpack } from "./packs.ts";
 import { recover, sweepWorkDirs } from "./recover.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { ForkService } from "./service.ts";
 import { StateView } from "./state-view.ts";
-import { storageFacts } from "./storage.ts";
 import type { OnStep } from "./steps.ts";
+import { storageFacts } from "./storage.ts";
 
 export interface ServiceOptions {
   readonly paths: DataPaths;
@@ -81,6 +83,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   await (deps.sandboxesOutlive ? recover(deps, sandboxes) : sweepWorkDirs(deps));
   await sweep(deps);
   const bakes = new Bakes(deps);
+  const execs = new Execs(sandboxes);
   const placesMax = options.branchConcurrency ?? limits.concurrentBranchesDefault;
   const branches = new Branches({ deps, sandboxes, placesMax, changed });
   changed();
@@ -91,6 +94,8 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     deleteSnapshot: (tag, mode) => store.remove(tag, mode).finally(changed),
     snapshotInfo: (tag) => store.info(tag),
     compactSnapshot: (from, to) => store.compact(from, to).finally(changed),
+    pack: (order) => pack(deps, order),
+    unpack: (order) => unpack(deps, order).finally(changed),
     lineage: async () => lineageOf(await store.list(), sandboxes.list()),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
@@ -103,6 +108,9 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     branchesInFlight: () => branches.inFlight,
     ping: (id) => sandboxes.ping(id),
     exec: (id, request, signal) => sandboxes.exec(id, request, signal),
+    openExec: (id, request, sink) => execs.open(id, request, sink),
+    listExecs: (id) => execs.list(id),
+    deleteExec: (id, exec) => execs.forget(id, exec),
     eval: (id, request, signal) => sandboxes.eval(id, request, signal),
     close: async (what) => {
       await branches.abortAll();
@@ -130,6 +138,7 @@ async function sweep({ paths, store }: ForkDeps): Promise<void> {
   await store.sweep();
   await removeLeftovers(rootfsStagingDir(paths));
   await removeLeftovers(kernelStagingDir(paths));
+  await removeLeftovers(layout.pushesDir(paths));
   for (const dir of writtenDirs(paths)) {
     for (const path of await leftoverFiles(dir)) await rm(path, { force: true });
   }

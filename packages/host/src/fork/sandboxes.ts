@@ -147,15 +147,15 @@ export class Sandboxes {
   }
 
   async exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult> {
-    return await this.#call(id, (session) => exec(session, request, signal));
+    return await this.call(id, (session) => exec(session, request, signal));
   }
 
   async eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult> {
-    return await this.#call(id, (session) => evaluate(session, request, signal));
+    return await this.call(id, (session) => evaluate(session, request, signal));
   }
 
-  /** A call that its sandbox's end cut off is told of that end. */
-  async #call<T>(id: SandboxId, work: (session: AgentSession) => Promise<T>): Promise<T> {
+  /** A call of a guest; one that its sandbox's end cut off is told of that end. */
+  async call<T>(id: SandboxId, work: (session: AgentSession) => Promise<T>): Promise<T> {
     const sandbox = await this.#find(id);
     const session = await this.#session(id);
     try {

@@ -2,8 +2,13 @@ import type {
   BranchBody,
   EvalRequest,
   EvalResult,
+  ExecAttach,
+  ExecEnd,
+  ExecId,
+  ExecInfo,
   ExecRequest,
   ExecResult,
+  ExecStart,
   IsolationTier,
   Lineage,
   Pong,
@@ -13,10 +18,13 @@ import type {
   SnapshotInfoDetail,
   SnapshotTag,
 } from "@forkd/api";
+import type { ExecSink, ExecStream } from "../agent/execs.ts";
+import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
 import type { RemoveMode } from "../store/snapshots.ts";
 import type { AskedLimits } from "./asked-limits.ts";
 import type { LimitSupport } from "./limits.ts";
 
+export type { ExecSink, ExecStarted } from "../agent/execs.ts";
 export type { RemoveMode } from "../store/snapshots.ts";
 
 /** A fork of `count` children of one snapshot. */
@@ -105,6 +113,13 @@ export interface SpawnedSandbox {
   readonly timings: ChildTimings;
 }
 
+/** A command that is shown to somebody. */
+export interface OpenExec {
+  readonly stream: Omit<ExecStream, "ended">;
+  /** How it ended; rejects also when somebody else has attached, or its sandbox has ended. */
+  readonly ended: Promise<ExecEnd>;
+}
+
 /**
  * All that forkd can do, for whoever drives it: the daemon's routes, or the CLI without a daemon.
  * Every method throws ForkdError. One service owns one data directory's work area at a time.
@@ -121,6 +136,10 @@ export interface ForkService {
   /** Copies a snapshot and its ancestors into a base of its own. */
   compactSnapshot(from: SnapshotTag, to: SnapshotTag): Promise<SnapshotInfo>;
   lineage(): Promise<Lineage>;
+  /** Writes a snapshot with its chain as one file; see packSnapshot. */
+  pack(order: PackOrder): Promise<PackReport>;
+  /** Takes a pack into the store; see unpackSnapshot. */
+  unpack(order: UnpackOrder): Promise<UnpackReport>;
 
   /** All or nothing: when one child fails, none is left. */
   spawn(request: SpawnRequest): Promise<SpawnedSandbox[]>;
@@ -148,6 +167,12 @@ export interface ForkService {
   ping(id: SandboxId): Promise<Pong>;
   /** When `signal` aborts, the command is killed with its process group, and its reason thrown. */
   exec(id: SandboxId, request: ExecRequest, signal?: AbortSignal): Promise<ExecResult>;
+  /** Starts a command that outlives whoever it is shown to, or returns to one. */
+  openExec(id: SandboxId, request: ExecStart | ExecAttach, sink: ExecSink): Promise<OpenExec>;
+  /** Those that run and those that are remembered, the newest first. */
+  listExecs(id: SandboxId): Promise<ExecInfo[]>;
+  /** Kills one and forgets it. Throws exec_not_found. */
+  deleteExec(id: SandboxId, exec: ExecId): Promise<void>;
   /** When `signal` aborts, the code is interrupted as by its timeout, and its reason thrown. */
   eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult>;
 

@@ -1,16 +1,21 @@
-import { limits } from "@forkd/api";
+import { limits, parseSandboxId, type SandboxInfo } from "@forkd/api";
+import { endedError } from "../../fork/sandbox.ts";
 import type { ForkService } from "../../fork/service.ts";
+import { type ExecSocketOptions, serveExec } from "../exec-socket.ts";
 import { requestGate, sandboxGate } from "../gate.ts";
 import type { RouteHandlers } from "../register.ts";
 import { prefixFaults } from "./fault-prefix.ts";
 
-type GuestRoutes = Pick<RouteHandlers, "pingSandbox" | "execSandbox" | "evalSandbox">;
+type GuestRoutes = Pick<
+  RouteHandlers,
+  "pingSandbox" | "execSandbox" | "evalSandbox" | "streamExec" | "listExecs" | "deleteExec"
+>;
 
 /**
- * What runs inside a sandbox. All three share the places, because each holds an agent stream. A
+ * What runs inside a sandbox. All share the places, because each holds an agent stream. A
  * sandbox that is full of commands can still be asked whether it lives.
  */
-export function guestRoutes(service: ForkService): GuestRoutes {
+export function guestRoutes(service: ForkService, stopping: AbortSignal): GuestRoutes {
   const calls = requestGate(limits.concurrentExecsMax, "guest calls");
   const commands = sandboxGate(limits.execsPerSandboxMax, "commands");
   const pings = sandboxGate(limits.pingsPerSandboxMax, "pings");
@@ -20,9 +25,28 @@ export function guestRoutes(service: ForkService): GuestRoutes {
       calls.run(() =>
         commands.run(id, () => prefixFaults("exec", () => service.exec(id, body, signal))),
       ),
+    streamExec: ({ params: { id }, accept }) =>
+      calls.run(() =>
+        commands.run(id, async () => {
+          requireLive(await service.getSandbox(id));
+          const open: ExecSocketOptions["open"] = (request, sink) =>
+            service.openExec(id, request, sink);
+          await serveExec(await accept(), { open, stopping });
+        }),
+      ),
+    listExecs: ({ params: { id } }) => calls.run(() => pings.run(id, () => service.listExecs(id))),
+    deleteExec: async ({ params: { id, exec_id } }) => {
+      await calls.run(() => pings.run(id, () => service.deleteExec(id, exec_id)));
+      return undefined;
+    },
     evalSandbox: ({ params: { id }, body, signal }) =>
       calls.run(() =>
         commands.run(id, () => prefixFaults("eval", () => service.eval(id, body, signal))),
       ),
   };
+}
+
+/** Said before there is a socket, so that it is an answer like any other. */
+function requireLive({ id, end }: SandboxInfo): void {
+  if (end !== null) throw endedError(parseSandboxId(id), end);
 }
