@@ -51,3 +51,9 @@ apt_install() {
 node_major() {
   node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0
 }
+
+# netns_locked VERB ARG... runs `forkd netns`, one at a time on this host.
+netns_locked() {
+  if [ "$(id -u)" -ne 0 ]; then exec "$root/bin/forkd" netns "$@"; fi
+  exec flock --timeout 600 /run/forkd-netns.lock "$root/bin/forkd" netns "$@"
+}

@@ -78,7 +78,8 @@ static int drop_ipv4(void) {
 
 static int set_link(int fd, unsigned index, bool up, const uint8_t *mac) {
   struct request r;
-  struct ifinfomsg info = {.ifi_family = AF_UNSPEC, .ifi_type = ETHER_TYPE, .ifi_index = (int)index};
+  struct ifinfomsg info = {.ifi_family = AF_UNSPEC, .ifi_type = ETHER_TYPE,
+                           .ifi_index = (int)index};
   begin(&r, RTM_NEWLINK, 0);
   info.ifi_change = IFF_UP;
   info.ifi_flags = up ? IFF_UP : 0;
