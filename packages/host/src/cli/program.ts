@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { engineChoices } from "../config/engine-settings.ts";
 import { branchVerb } from "./commands/branch.ts";
+import { cleanupVerb } from "./commands/cleanup.ts";
 import { doctorVerb } from "./commands/doctor.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
@@ -56,7 +57,7 @@ const verbs: readonly Verb[] = [
   pingVerb,
 ];
 
-const hostVerbs: readonly Verb[] = [doctorVerb, leaksVerb, whereVerb, versionVerb];
+const hostVerbs: readonly Verb[] = [doctorVerb, cleanupVerb, leaksVerb, whereVerb, versionVerb];
 
 /** The whole command tree; also what docs/cli.md is generated from. */
 export function buildProgram(onVerb: OnVerb): Command {
