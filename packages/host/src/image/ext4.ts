@@ -44,6 +44,8 @@ export interface MakeImageOptions {
   readonly path: string;
   /** Size of the file system; null takes what the tree needs. */
   readonly sizeMib: number | null;
+  /** Files that it has room for beyond what the tree needs; none when absent. */
+  readonly spareInodes?: number;
   readonly signal: AbortSignal;
 }
 
@@ -56,7 +58,8 @@ export async function makeExt4(options: MakeImageOptions): Promise<void> {
   const size = await measureTree(treeDir, signal);
   const bytes = sizeMib === null ? planImageBytes(size) : sizeMib * mib;
   const features = ["-O", "^has_journal,^resize_inode,^orphan_file", "-m", "0", "-L", "forkd-root"];
-  const layout = ["-b", `${blockBytes}`, "-I", `${inodeBytes}`, "-N", `${planInodes(size.inodes)}`];
+  const inodes = planInodes(size.inodes) + (options.spareInodes ?? 0);
+  const layout = ["-b", `${blockBytes}`, "-I", `${inodeBytes}`, "-N", `${inodes}`];
   const extended = ["-E", "lazy_itable_init=1,root_owner=0:0"];
   const argv = ["mkfs.ext4", "-q", "-F", ...features, ...layout, ...extended, "-d", treeDir, path];
   try {
