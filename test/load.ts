@@ -1,0 +1,33 @@
+/**
+ * `npm run load -- --minutes N --clients N`: mixed calls of many clients against a daemon with real
+ * sandboxes. Fails when a call fails otherwise than with a typed 429 or 503, or when the daemon holds
+ * more afterwards. The latency of /healthz is told beside its target; a busy machine misses it.
+ */
+import { parseArgs } from "node:util";
+import { ensureBaked } from "./helpers/baked.ts";
+import { makeDataDir } from "./helpers/data-dir.ts";
+import { runLoad } from "./helpers/load/run.ts";
+
+const healthTargetMs = 50;
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: "string", default: "5" },
+    clients: { type: "string", default: "50" },
+  },
+});
+const [minutes, clients] = [Number(values.minutes), Number(values.clients)];
+if (!(minutes > 0) || !Number.isInteger(clients) || clients < 1) {
+  console.error("error: usage: load.ts --minutes N --clients N");
+  process.exit(2);
+}
+const baked = await ensureBaked();
+await using data = await makeDataDir("load", baked);
+const report = await runLoad({ baked, dataDir: data.path, clients, durationMs: minutes * 60_000 });
+console.log(JSON.stringify(report, null, 2));
+const p99 = report.health?.p99 ?? Number.NaN;
+const verdict = p99 < healthTargetMs ? "met" : "missed";
+console.log(`healthz p99: ${p99.toFixed(1)} ms, target ${healthTargetMs} ms: ${verdict}`);
+const wrong = [...report.wrong, ...report.grown];
+for (const each of wrong) console.error(`wrong: ${each}`);
+process.exitCode = wrong.length === 0 ? 0 : 1;
