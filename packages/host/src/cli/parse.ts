@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import type { ReadyProbe } from "../fork/service.ts";
+import { packageVersion } from "../lib/version.ts";
 import { usage } from "./flags.ts";
 
 /** Texts of the command line that mean more than a text. All throw bad_request. */
@@ -83,11 +83,4 @@ export function slugOf(ref: string, lengthMax: number): string {
 }
 
 /** This build's version, from the package that the file is part of. */
-export function cliVersion(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  const parsed: unknown = JSON.parse(text);
-  if (typeof parsed === "object" && parsed !== null && "version" in parsed) {
-    return String(parsed.version);
-  }
-  return "unknown";
-}
+export const cliVersion: () => string = packageVersion;

@@ -15,6 +15,7 @@ import { kernelLsVerb } from "./commands/kernel-ls.ts";
 import { killVerb } from "./commands/kill.ts";
 import { leaksVerb } from "./commands/leaks.ts";
 import { lsVerb } from "./commands/ls.ts";
+import { packVerb } from "./commands/pack.ts";
 import { pingVerb } from "./commands/ping.ts";
 import { quickstartVerb } from "./commands/quickstart.ts";
 import { rmiVerb } from "./commands/rmi.ts";
@@ -25,6 +26,7 @@ import { snapshotDiffVerb } from "./commands/snapshot-diff.ts";
 import { snapshotInfoVerb } from "./commands/snapshot-info.ts";
 import { spawnVerb } from "./commands/spawn.ts";
 import { treeVerb } from "./commands/tree.ts";
+import { unpackVerb } from "./commands/unpack.ts";
 import { versionVerb } from "./commands/version.ts";
 import { whereVerb } from "./commands/where.ts";
 import { daemonUrlDefault } from "./context.ts";
@@ -46,6 +48,8 @@ const verbs: readonly Verb[] = [
   snapshotDiffVerb,
   snapshotInfoVerb,
   snapshotCompactVerb,
+  packVerb,
+  unpackVerb,
   rmiVerb,
   spawnVerb,
   lsVerb,

@@ -1,10 +1,1 @@
-import { readFileSync } from "node:fs";
-import { z } from "zod";
-
-const packageSchema = z.object({ version: z.string() });
-
-/** This build's version, from the package that the file is part of. */
-export function daemonVersion(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  return packageSchema.parse(JSON.parse(text)).version;
-}
+export { packageVersion as daemonVersion } from "../lib/version.ts";

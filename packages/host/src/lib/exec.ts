@@ -101,7 +101,13 @@ export function startFilter(argv: readonly [string, ...string[]], options: Filte
     stop.throwIfStopped(program);
     if (end.code !== 0) throw runFailure(program, end, tail());
   });
-  const tidy = ended.finally(stop.clear);
+  // It counts as ended when its output has been read, which nobody does any more.
+  const discard = (): void => void child.stdout.destroy();
+  options.signal.addEventListener("abort", discard, { once: true });
+  const tidy = ended.finally(() => {
+    stop.clear();
+    options.signal.removeEventListener("abort", discard);
+  });
   // Who waits for it sees its failure; who does not must not end the process with it.
   tidy.catch(() => undefined);
   child.stdin.on("error", () => undefined);

@@ -2,6 +2,9 @@ import { engineNameSchema, limits, snapshotTagSchema } from "@forkd/api";
 import { parse, stringify, TomlError } from "smol-toml";
 import { z } from "zod";
 import { scratchLayerPattern, snapshotFiles } from "../store/layout.ts";
+import { manifestBytesMax as snapshotManifestBytesMax } from "../store/manifest.ts";
+import { indexBytesMax } from "../store/memory-index.ts";
+import { recordBytesMax } from "../store/rootfs.ts";
 import { invalid } from "./tar-read.ts";
 import { upstreamManifestSchema } from "./upstream-manifest.ts";
 
@@ -14,6 +17,13 @@ export const packVersion = 3;
 /** A manifest of a chain of 65 with as many layers of scratch disks is a tenth of that. */
 export const manifestBytesMax = 8 * 1024 * 1024;
 const textMax = 4096;
+const mib = 1024 * 1024;
+/** Device state: of QEMU 17 KB, of Firecracker 30 KB. */
+const vmstateBytesMax = 64 * mib;
+/** A kernel with its debug information, or an initramfs. */
+const bootBytesMax = 1024 * mib;
+/** All that one pack stores, holes not counted: half of what ext4 gives one file. */
+const storedBytesMax = 8 * 1024 * 1024 * mib;
 
 const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 const bytesSchema = z.int().min(0);
@@ -75,6 +85,13 @@ export function memberPath(member: Member): string {
     case "boot":
       return `boot/${member.sha256}`;
   }
+}
+
+/** Of a path that the schema below has let through. */
+export function knownMember(path: string): Member {
+  const member = parseMember(path);
+  if (member === undefined) throw invalid(`${path} is no path of a pack`);
+  return member;
 }
 
 const fileSchema = z
@@ -163,9 +180,51 @@ function requireSound({ tag, chain, files }: ForkdManifest): void {
     const member = parseMember(file.path);
     const isOfChain = member?.kind !== "snapshot" || tags.has(snapshotTagSchema.parse(member.tag));
     if (!isOfChain) throw invalid(`${file.path} is of no snapshot of the chain`);
+    requireBounds(file, member);
+    requireProof(file, member);
     requireSame(file, seen);
     seen.set(file.path, file);
   }
+  requireRecords(seen);
+  const stored = files.reduce((sum, file) => sum + file.stored_bytes, 0);
+  if (stored > storedBytesMax) throw invalid(`it declares more than ${storedBytesMax} bytes`);
+}
+
+/** An image without the record of how its commands run is of no use, nor the other way round. */
+function requireRecords(files: ReadonlyMap<string, PackedFile>): void {
+  for (const path of files.keys()) {
+    const member = knownMember(path);
+    if (member.kind !== "image" && member.kind !== "record") continue;
+    const other = memberPath({ ...member, kind: member.kind === "image" ? "record" : "image" });
+    if (!files.has(other)) throw invalid(`${path} is declared without ${other}`);
+  }
+}
+
+const memoryNames: readonly string[] = [snapshotFiles.memory, snapshotFiles.diff];
+
+/** What a file of a pack may be at most: what the host's own could be. */
+function sizeMax(member: Member | undefined): number {
+  if (member?.kind === "record") return recordBytesMax;
+  if (member?.kind === "image") return limits.rootfsMaxMib * mib;
+  if (member?.kind !== "snapshot") return bootBytesMax;
+  if (memoryNames.includes(member.name)) return limits.memoryMaxMib * mib;
+  if (scratchLayerPattern.test(member.name)) return 2 * limits.scratchMaxMib * mib;
+  if (member.name === snapshotFiles.manifest) return snapshotManifestBytesMax;
+  return member.name === snapshotFiles.index ? indexBytesMax : vmstateBytesMax;
+}
+
+function requireBounds({ path, size }: PackedFile, member: Member | undefined): void {
+  if (size > sizeMax(member)) throw invalid(`${path} is too large: ${size} bytes`);
+}
+
+/** Memory is proven by its index; whatever else is stored has one hash, a name's own if it is one. */
+function requireProof(file: PackedFile, member: Member | undefined): void {
+  const { path, sha256, stored_sha256, same_as } = file;
+  const proofs = [sha256, stored_sha256, same_as].filter((proof) => proof !== undefined).length;
+  const isMemory = member?.kind === "snapshot" && memoryNames.includes(member.name);
+  if (proofs !== (isMemory ? 0 : 1)) throw invalid(`${path} must have one hash`);
+  const isNamed = member?.kind === "image" || member?.kind === "boot";
+  if (isNamed && sha256 !== member.sha256) throw invalid(`${path} has another hash than its name`);
 }
 
 /** Only layers of scratch disks are shared between snapshots. */

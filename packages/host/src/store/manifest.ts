@@ -17,7 +17,7 @@ export const manifestFormat = "forkd-snapshot";
 export const manifestVersion = 2;
 
 /** A manifest is small; more is not ours. */
-const manifestBytesMax = 1024 * 1024;
+export const manifestBytesMax: number = 1024 * 1024;
 
 const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 const bytesSchema = z.int().min(0);

@@ -31,7 +31,7 @@ export interface RootImage {
 }
 
 const sha256Pattern = /^[0-9a-f]{64}$/;
-const recordBytesMax = 1024 * 1024;
+export const recordBytesMax: number = 1024 * 1024;
 
 function imagePath(paths: RootfsPaths, sha256: string): string {
   return join(paths.rootfsDir, `${sha256}.img`);
@@ -69,12 +69,23 @@ export async function findRootImage(
       readFile(recordPath(paths, sha256), "utf8"),
       stat(path),
     ]);
-    const record = text.length > recordBytesMax ? undefined : parseRecord(JSON.parse(text));
+    const record = parseRootRecord(text);
     return record?.size_bytes === size
       ? { sha256, path, sizeBytes: size, ref: record.ref, config: record.config }
       : undefined;
   } catch (error) {
-    if (isErrno(error, "ENOENT") || error instanceof SyntaxError) return undefined;
+    if (isErrno(error, "ENOENT")) return undefined;
+    throw error;
+  }
+}
+
+/** What `SHA256.json` says of an image; undefined when it is no record that we know. */
+export function parseRootRecord(text: string): RootfsRecord | undefined {
+  if (text.length > recordBytesMax) return undefined;
+  try {
+    return parseRecord(JSON.parse(text));
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
     throw error;
   }
 }
@@ -139,7 +150,8 @@ async function syncPath(path: string): Promise<void> {
   await handle.sync();
 }
 
-interface RootfsRecord {
+/** The file beside an image that says how its commands run. */
+export interface RootfsRecord {
   readonly ref: string;
   readonly size_bytes: number;
   readonly config: ImageConfig;

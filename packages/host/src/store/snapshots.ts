@@ -23,7 +23,7 @@ import { type Reservation, Writing } from "./writing.ts";
 export { measure } from "./files.ts";
 export type { SnapshotFacts } from "./manifest.ts";
 export type { MemoryImage } from "./overlays.ts";
-export type { Reservation, SnapshotStaging } from "./writing.ts";
+export type { Reservation, SnapshotStaging, StagedCopy } from "./writing.ts";
 
 /** A snapshot that can be forked: its whole chain is there and is what was written. */
 export interface Snapshot {

@@ -5,7 +5,7 @@ import { publishDir } from "../lib/atomic.ts";
 import type { ChainReader } from "./chain.ts";
 import { describeSnapshot } from "./describe.ts";
 import { layout } from "./layout.ts";
-import { type SnapshotFacts, writeManifest } from "./manifest.ts";
+import { type Manifest, type SnapshotFacts, writeManifest } from "./manifest.ts";
 import type { PageWorkers } from "./pages.ts";
 import { describeReserved, type Reserved, type WritingFacts } from "./reservations.ts";
 import type { Shelf, ShelfOptions } from "./shelf.ts";
@@ -31,10 +31,14 @@ export interface SnapshotStaging extends StagedFiles {
 export interface StagedCopy {
   readonly dir: string;
   /**
-   * Hashes what is there and compares it with its manifest, then does what
-   * {@link SnapshotStaging.publish} does. Throws snapshot_incomplete, snapshot_corrupt too.
+   * Hashes what is there and compares it with its manifest, once. Throws snapshot_incomplete,
+   * snapshot_corrupt.
    */
+  verify(): Promise<Manifest>;
+  /** Verifies, then does what {@link SnapshotStaging.publish} does with what is there. */
   publish(): Promise<SnapshotInfo>;
+  /** Gives it its name as it is: a snapshot of another program, which is listed and never run. */
+  publishForeign(): Promise<void>;
 }
 
 /**
@@ -165,14 +169,24 @@ export class Writing {
     const { paths, owner, chains, pages } = this.#options;
     const { tag } = reserved;
     const dir = await makeStagingDir(paths.snapshotsDir, owner, tag);
+    let verifying: Promise<Manifest> | undefined;
+    const verify = (): Promise<Manifest> => {
+      verifying ??= verifyCopy(pages, dir, tag);
+      return verifying;
+    };
     return {
       dir,
+      verify,
       publish: async () => {
-        const { parent } = await verifyCopy(pages, dir, tag);
+        const { parent } = await verify();
         await makeReadOnly(dir);
         if (parent !== null) await requireParent(chains, parent);
         await this.#publish(reserved, dir);
         return this.#remember(tag);
+      },
+      publishForeign: async () => {
+        await makeReadOnly(dir);
+        await this.#publish(reserved, dir);
       },
     };
   }

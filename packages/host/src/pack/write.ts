@@ -1,0 +1,313 @@
+import { createHash } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { type FileHandle, link, lstat, open, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { Readable, Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { ForkdError } from "@forkd/api";
+import type { DataPaths } from "../config/data-paths.ts";
+import { isErrno, stagingName, syncPath } from "../lib/atomic.ts";
+import { type Filter, startFilter } from "../lib/exec.ts";
+import { cpuFlags } from "../linux/cpu-flags.ts";
+import type { ProcessIdentity } from "../linux/proc.ts";
+import type { Chain } from "../store/chain.ts";
+import type { Extent } from "../store/extents.ts";
+import { blockBytes, blocksOf } from "../store/page-io.ts";
+import { PageWorkers } from "../store/pages.ts";
+import type { SnapshotStore } from "../store/snapshots.ts";
+import { makeStagingDir, removeTree } from "../store/staging-dirs.ts";
+import { encodeManifest, type ForkdManifest, manifestName, packVersion } from "./manifest.ts";
+import type { PackOrder, PackProgress, PackReport } from "./orders.ts";
+import { type PlannedFile, planFiles } from "./plan.ts";
+import { requiresOf } from "./requires.ts";
+import { paddingBytes } from "./tar-format.ts";
+import { archiveEnd, encodeHeader } from "./tar-write.ts";
+
+/** The largest pack onto a slow disk or network; what takes longer hangs. */
+const packTimeoutMs = 24 * 60 * 60_000;
+/** Between two calls of a progress function. */
+const progressIntervalMs = 250;
+
+/** Where snapshots come from and go to. */
+export interface PackHost {
+  readonly paths: DataPaths;
+  readonly store: SnapshotStore;
+  /** This process: its staging directories carry its name. */
+  readonly owner: ProcessIdentity;
+  /** Of this program, for manifests. */
+  readonly forkdVersion: string;
+}
+
+/**
+ * Writes a snapshot with its chain as one file or stream: docs/packs.md. Compression is zstd's, on
+ * all cores; what is held in memory does not depend on the size. Throws snapshot_not_found and
+ * whatever else the store's `open` does, image_not_found, snapshot_exists when the file does,
+ * disk_full, tool_missing without zstd, or the signal's reason.
+ */
+export async function packSnapshot(host: PackHost, order: PackOrder): Promise<PackReport> {
+  order.signal?.throwIfAborted();
+  if ("file" in order.to && !order.to.replace) await requireFree(order.to.file);
+  const chain = await host.store.chain(order.tag);
+  const dir = await makeStagingDir(host.paths.snapshotsDir, host.owner, "pack");
+  const pages = new PageWorkers();
+  try {
+    const scope = { paths: host.paths, pages, dir };
+    const files = await planFiles(scope, chain, order.images === "included");
+    const manifest = await manifestOf(host, order, { chain, files });
+    const { sha256, bytes } = await writePack(order, { pages, files, manifest });
+    return reportOf(order, { chain, files, manifest, sha256, bytes });
+  } finally {
+    await removeTree(dir);
+  }
+}
+
+interface Contents {
+  readonly chain: Chain;
+  readonly files: readonly PlannedFile[];
+}
+
+async function manifestOf(
+  { forkdVersion }: PackHost,
+  { tag, description, baseImage }: PackOrder,
+  { chain, files }: Contents,
+): Promise<ForkdManifest> {
+  const head = chain.at(-1) ?? chain[0];
+  return {
+    forkd_pack_version: packVersion,
+    tag,
+    ...(description !== null && { description }),
+    base_image: baseImage ?? head.manifest.rootfs.ref,
+    created_at: `${new Date().toISOString().slice(0, -5)}Z`,
+    forkd_version: forkdVersion,
+    requires: requiresOf(head.manifest, await cpuFlags()),
+    chain: chain.map((each) => ({ tag: each.tag, manifest_sha256: each.sha256 })),
+    files: files.map(({ file }) => file),
+  };
+}
+
+interface Written {
+  readonly sha256: string;
+  readonly bytes: number;
+}
+
+function reportOf(
+  { tag, to }: PackOrder,
+  { chain, files, manifest, sha256, bytes }: Contents & Written & { manifest: ForkdManifest },
+): PackReport {
+  return {
+    tag,
+    path: "file" in to ? to.file : null,
+    sha256,
+    size_bytes: bytes,
+    content_bytes: totalOf(files),
+    snapshots: chain.map((each) => each.tag),
+    memory_mib: manifest.requires.memory_mib,
+    base_image: manifest.base_image ?? "",
+  };
+}
+
+function totalOf(files: readonly PlannedFile[]): number {
+  return files.reduce((sum, { file }) => sum + file.stored_bytes, 0);
+}
+
+interface PackParts {
+  readonly pages: PageWorkers;
+  readonly files: readonly PlannedFile[];
+  readonly manifest: ForkdManifest;
+}
+
+/** To a stream, or to a file that gets its name when all is there and proven. */
+async function writePack(order: PackOrder, parts: PackParts): Promise<Written> {
+  const { to } = order;
+  if ("stream" in to) return await compress(order, parts, to.stream);
+  const staging = stagingName(to.file);
+  try {
+    const out = createWriteStream(staging, { flags: "wx", mode: 0o644, flush: true });
+    const written = await compress(order, parts, out);
+    await publish(staging, to);
+    return written;
+  } finally {
+    await rm(staging, { force: true });
+  }
+}
+
+/** A link cannot take a name that has come to be another's meanwhile; a rename can. */
+async function publish(
+  staging: string,
+  { file, replace }: { readonly file: string; readonly replace: boolean },
+): Promise<void> {
+  if (replace) await rename(staging, file);
+  else {
+    await link(staging, file).catch((error: unknown) => {
+      if (isErrno(error, "EEXIST")) throw taken(file);
+      throw error;
+    });
+  }
+  await syncPath(dirname(file));
+}
+
+async function requireFree(file: string): Promise<void> {
+  const isThere = await lstat(file).then(
+    () => true,
+    () => false,
+  );
+  if (isThere) throw taken(file);
+}
+
+function taken(file: string): ForkdError {
+  return new ForkdError("snapshot_exists", `${file} exists already`, {
+    hint: "choose another name with --out, or replace it with --force",
+  });
+}
+
+/** The first of the parts that fails ends the others, and is what is told. */
+async function compress(order: PackOrder, parts: PackParts, out: Writable): Promise<Written> {
+  const failed = new AbortController();
+  const signals = [failed.signal, ...(order.signal === undefined ? [] : [order.signal])];
+  const signal = AbortSignal.any(signals);
+  const zstd = startFilter(["zstd", "-q", "-T0", "-c"], { timeoutMs: packTimeoutMs, signal });
+  const hash = createHash("sha256");
+  let bytes = 0;
+  const count = async function* (stream: Readable): AsyncGenerator<Buffer> {
+    for await (const chunk of stream) {
+      bytes += chunk.length;
+      hash.update(chunk);
+      yield chunk;
+    }
+  };
+  const works = [
+    pipeline(zstd.stdout, count, out, { signal }),
+    writeArchive(zstd, { ...parts, signal, report: progressOf(order, totalOf(parts.files)) }),
+    prove(parts),
+    zstd.ended,
+  ];
+  try {
+    await Promise.all(works);
+  } catch (error) {
+    failed.abort(error);
+    await Promise.allSettled(works);
+    throw order.signal?.aborted === true ? order.signal.reason : error;
+  }
+  return { sha256: hash.digest("hex"), bytes };
+}
+
+/** Looks at the files whose names are their hashes, while they are written. */
+async function prove({ files, pages }: PackParts): Promise<void> {
+  for (const { source, unproven } of files) {
+    if (unproven === null || (await pages.run("hash", { file: source })) === unproven) continue;
+    throw new ForkdError("snapshot_corrupt", `${source} is not what its name says`, {
+      hint: "build the image, or install the kernel, again",
+    });
+  }
+}
+
+interface ArchiveOrder extends PackParts {
+  readonly signal: AbortSignal;
+  readonly report: (bytes: number) => void;
+}
+
+async function writeArchive({ stdin, ended }: Filter, order: ArchiveOrder): Promise<void> {
+  try {
+    const manifest = encodeManifest(order.manifest);
+    const size = manifest.length;
+    const extents = [{ offset: 0, length: size }];
+    await put(stdin, encodeHeader({ name: manifestName, size, extents }));
+    await put(stdin, Buffer.concat([manifest, Buffer.alloc(paddingBytes(size))]));
+    const buffers: Buffers = [Buffer.allocUnsafe(blockBytes), Buffer.allocUnsafe(blockBytes)];
+    for (const planned of order.files) {
+      if (planned.file.same_as !== undefined) continue;
+      await writeFile(stdin, planned, { ...order, buffers });
+    }
+    await put(stdin, archiveEnd);
+    stdin.end();
+  } catch (error) {
+    // A program that has ended says why better than the pipe to it does.
+    if (isErrno(error, "EPIPE")) await ended;
+    throw error;
+  }
+}
+
+type Buffers = readonly [Buffer, Buffer];
+
+async function writeFile(
+  out: Writable,
+  { file, source, extents }: PlannedFile,
+  { signal, report, buffers }: ArchiveOrder & { readonly buffers: Buffers },
+): Promise<void> {
+  await put(out, encodeHeader({ name: file.path, size: file.size, extents }));
+  await using handle = await open(source, "r");
+  let writing: Promise<void> = Promise.resolve();
+  let turn = 0;
+  for (const group of groupsOf(extents)) {
+    signal.throwIfAborted();
+    // While one block is written, the next is read.
+    const block = await readGroup({ handle, source }, group, buffers[turn === 0 ? 0 : 1]);
+    turn = 1 - turn;
+    await writing;
+    writing = put(out, block);
+    // It is waited for above, or below; until then its failure is nobody's.
+    writing.catch(() => undefined);
+    report(block.length);
+  }
+  await writing;
+  await put(out, Buffer.alloc(paddingBytes(file.stored_bytes)));
+}
+
+/** Neighbours that one read of a block covers, gaps and all. */
+function* groupsOf(extents: readonly Extent[]): Generator<readonly Extent[]> {
+  let group: Extent[] = [];
+  for (const piece of blocksOf(extents)) {
+    const first = group[0] ?? piece;
+    if (piece.offset + piece.length - first.offset > blockBytes) {
+      yield group;
+      group = [];
+    }
+    group.push(piece);
+  }
+  if (group.length > 0) yield group;
+}
+
+/** The bytes of a group, one behind the other, in the buffer. */
+async function readGroup(
+  { handle, source }: { readonly handle: FileHandle; readonly source: string },
+  group: readonly Extent[],
+  buffer: Buffer,
+): Promise<Buffer> {
+  const from = group[0]?.offset ?? 0;
+  const last = group.at(-1) ?? { offset: from, length: 0 };
+  const bytes = last.offset + last.length - from;
+  for (let read = 0; read < bytes; ) {
+    const { bytesRead } = await handle.read(buffer, read, bytes - read, from + read);
+    if (bytesRead === 0) throw new ForkdError("snapshot_corrupt", `${source} has become shorter`);
+    read += bytesRead;
+  }
+  let filled = 0;
+  for (const { offset, length } of group) {
+    buffer.copyWithin(filled, offset - from, offset - from + length);
+    filled += length;
+  }
+  return buffer.subarray(0, filled);
+}
+
+/** Resolves when the bytes have left the buffer, which may be used again then. */
+function put(out: Writable, bytes: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    out.write(bytes, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+/** Counts bytes, and tells of them now and then. */
+export function progressOf(
+  { onProgress }: { readonly onProgress?: (progress: PackProgress) => void },
+  totalBytes: number,
+): (bytes: number) => void {
+  let doneBytes = 0;
+  let told = 0;
+  return (bytes) => {
+    doneBytes += bytes;
+    const now = performance.now();
+    if (doneBytes < totalBytes && now - told < progressIntervalMs) return;
+    told = now;
+    onProgress?.({ doneBytes, totalBytes });
+  };
+}
