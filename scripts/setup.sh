@@ -11,8 +11,8 @@ runtime_packages="
   qemu-system-x86:qemu-system-x86_64 skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap
   e2fsprogs:mkfs.ext4 zstd:zstd xz-utils:xz lz4:lz4 gcc:gcc make:make libc6-dev iproute2:ip
   nftables:nft crun:crun ca-certificates debian-archive-keyring util-linux:unshare tar:tar"
-test_packages="docker-registry:docker-registry python3:python3 git:git busybox-static:busybox
-  cpio:cpio procps:ps qemu-utils:qemu-img"
+test_packages="docker-registry:docker-registry nginx-light:nginx python3:python3 git:git
+  busybox-static:busybox cpio:cpio procps:ps qemu-utils:qemu-img"
 # Without these some tests are skipped, which the run says.
 optional_packages="clang-14:clang-14 libclang-rt-14-dev python3-venv"
 
@@ -32,16 +32,19 @@ install_packages() {
   if [ "$with_tests" = yes ]; then wanted="$wanted $test_packages"; fi
   # shellcheck disable=SC2086 # Both are lists of words.
   missing=$(missing_of $wanted)
-  case " $(printf '%s' "$missing" | tr '\n' ' ') " in
-    # The package would start a registry that listens on every address.
-    *" docker-registry "*) mask_registry ;;
-  esac
+  # These packages would start servers that listen on every address.
+  for package in $missing; do
+    case $package in
+      docker-registry) mask_service docker-registry ;;
+      nginx-light) mask_service nginx ;;
+    esac
+  done
   # shellcheck disable=SC2086 # A list of words.
   apt_install $missing
 }
 
-mask_registry() {
-  if [ -d /run/systemd/system ]; then as_root systemctl mask docker-registry.service >&2; fi
+mask_service() {
+  if [ -d /run/systemd/system ]; then as_root systemctl mask "$1.service" >&2; fi
 }
 
 install_optional() {

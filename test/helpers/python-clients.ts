@@ -1,17 +1,14 @@
 /** Upstream's Python packages from PyPI, as they are, in an environment of their own. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { z } from "zod";
-import { runChild } from "../runner/child.ts";
 import { repoRoot } from "./baked.ts";
-import { missing } from "./capabilities.ts";
+import { pythonEnv } from "./python-env.ts";
 
 /** The latest of each; `mcp` is what forkd-mcp is built on. */
 const packages = ["forkd==0.5.3", "forkd-mcp==0.2.1", "mcp==1.30.0"];
-const installTimeoutMs = 3 * 60_000;
 const callTimeoutMs = 120_000;
 const stopTimeoutMs = 10_000;
 
@@ -23,43 +20,9 @@ export interface PythonClients {
 
 /** The environment, made once a checkout; else why there is none, for node:test's `skip`. */
 export async function pythonClients(): Promise<PythonClients | { readonly skip: string }> {
-  const lacking = missing({ programs: ["python3"], network: true });
-  if (lacking !== false) return { skip: lacking };
-  const name = `python-${packages.join("-").replaceAll(/[^a-z0-9.-]/g, "-")}`;
-  const dir = join(repoRoot, ".cache", name);
-  if (!existsSync(dir)) {
-    const reason = await install(dir);
-    if (reason !== undefined) return { skip: `needs PyPI: ${reason}` };
-  }
-  return { python: join(dir, "bin/python"), mcpServer: join(dir, "bin/forkd-mcp") };
-}
-
-/** The reason for which it could not be installed. Programs in an environment know its path. */
-async function install(dir: string): Promise<string | undefined> {
-  mkdirSync(join(repoRoot, ".cache"), { recursive: true });
-  const made = await run(["python3", "-m", "venv", dir]);
-  const filled = made ?? (await run([join(dir, "bin/pip"), "install", "--quiet", ...packages]));
-  if (filled === undefined) return undefined;
-  // What is half made must not be found by the next run.
-  const broken = `${dir}.broken`;
-  rmSync(broken, { recursive: true, force: true });
-  if (existsSync(dir)) renameSync(dir, broken);
-  return filled;
-}
-
-async function run(argv: readonly string[]): Promise<string | undefined> {
-  let last = "";
-  const keep = (line: string): void => {
-    if (line.trim() !== "") last = line;
-  };
-  const end = await runChild(argv, {
-    cwd: repoRoot,
-    env: { ...process.env, PIP_DISABLE_PIP_VERSION_CHECK: "1", PIP_RETRIES: "1" },
-    deadlineMs: installTimeoutMs,
-    onStdoutLine: keep,
-    onStderrLine: keep,
-  });
-  return end.code === 0 ? undefined : `${argv.slice(0, 3).join(" ")} failed: ${last}`;
+  const env = await pythonEnv(packages);
+  if ("skip" in env) return env;
+  return { python: join(env.dir, "bin/python"), mcpServer: join(env.dir, "bin/forkd-mcp") };
 }
 
 const raisedSchema = z.object({

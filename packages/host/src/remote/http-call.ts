@@ -119,7 +119,8 @@ async function sendBody(request: ClientRequest, { send, answered }: Sending): Pr
     const sending = send(request);
     sending.catch(() => undefined);
     // A server that has seen enough answers and closes, and the rest of the body has no reader.
-    await Promise.race([sending, answered]);
+    // When it breaks, the sender knows why better than the connection.
+    await Promise.race([sending, answered.catch(() => sending)]);
   } finally {
     clearTimeout(timer);
   }
