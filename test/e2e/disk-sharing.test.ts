@@ -13,6 +13,7 @@ import { askedLimits } from "@forkd/host/fork/asked-limits.ts";
 import { DiskGuard } from "@forkd/host/fork/disk-guard.ts";
 import { onlyEngine } from "@forkd/host/fork/engines.ts";
 import { LimitKeeper } from "@forkd/host/fork/limits.ts";
+import { NetKeeper } from "@forkd/host/fork/network.ts";
 import { Sandboxes } from "@forkd/host/fork/sandboxes.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import { identifyProcess } from "@forkd/host/linux/proc.ts";
@@ -66,6 +67,7 @@ describe("a VMM that has more open than it was told to", { skip }, () => {
       engines: onlyEngine(engine),
       store,
       limits: new LimitKeeper(paths),
+      network: new NetKeeper(paths),
       disks: new DiskGuard(),
       log: silentLogger,
       sandboxesOutlive: false,

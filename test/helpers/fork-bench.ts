@@ -11,6 +11,7 @@ import { History } from "@forkd/host/fork/history.ts";
 import { Journal } from "@forkd/host/fork/journal.ts";
 import type { StateBounds } from "@forkd/host/fork/lifecycle.ts";
 import { LimitKeeper } from "@forkd/host/fork/limits.ts";
+import { NetKeeper } from "@forkd/host/fork/network.ts";
 import { renderRecord } from "@forkd/host/fork/record.ts";
 import type { Sandbox } from "@forkd/host/fork/sandbox.ts";
 import { Sandboxes } from "@forkd/host/fork/sandboxes.ts";
@@ -55,6 +56,7 @@ export async function openBench(dir: string, boundsMs?: StateBounds): Promise<Fo
     engines: onlyEngine(new QemuEngine(paths.cacheDir)),
     store: new SnapshotStore(paths, owner),
     limits: new LimitKeeper(paths),
+    network: new NetKeeper(paths),
     disks: new DiskGuard(),
     log: silentLogger,
     sandboxesOutlive: true,

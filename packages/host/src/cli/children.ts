@@ -15,7 +15,7 @@ import type { Context } from "./context.ts";
 import { findDaemonWith, killTimeoutMs, spawnTimeoutMs } from "./daemon.ts";
 import { untilStopped } from "./interrupt.ts";
 import { withService } from "./local.ts";
-import type { LimitsBody } from "./spawn-options.ts";
+import type { LimitsBody, NetworkBody } from "./spawn-options.ts";
 
 /** Requests to guests or to the daemon that are under way at one time. */
 const concurrencyMax = 32;
@@ -24,6 +24,7 @@ export interface ForkOrder {
   readonly tag: SnapshotTag;
   readonly count: number;
   readonly limits: LimitsBody;
+  readonly network: NetworkBody;
   /** The least scratch disk, as the API names it. */
   readonly scratch_mib?: number;
 }
@@ -96,7 +97,10 @@ async function spawnHere(service: ForkService, order: ForkOrder): Promise<Brood>
   const { tag, count } = order;
   const limits = askedLimits(order.limits);
   const disk = order.scratch_mib === undefined ? {} : { scratchMib: order.scratch_mib };
-  const spawned = await service.spawn({ tag, count, limits, minIsolation: null, ...disk });
+  const { egressOf } = await import("../fork/asked-network.ts");
+  const network = egressOf(order.network);
+  const request = { tag, count, limits, minIsolation: null, ...disk, ...network };
+  const spawned = await service.spawn(request);
   const children = spawned.map(({ info, timings }) => ({
     id: parseSandboxId(info.id),
     info,
@@ -116,7 +120,7 @@ async function spawnThere(context: Context, client: Client, order: ForkOrder): P
   context.signal.throwIfAborted();
   const disk = order.scratch_mib === undefined ? {} : { scratch_mib: order.scratch_mib };
   const infos = await client.createSandboxes({
-    body: { snapshot_tag: order.tag, n: order.count, ...order.limits, ...disk },
+    body: { snapshot_tag: order.tag, n: order.count, ...order.limits, ...order.network, ...disk },
     timeoutMs: spawnTimeoutMs,
   });
   return infos.map((info) => ({ id: parseSandboxId(info.id), info, timings: null }));

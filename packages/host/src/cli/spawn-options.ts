@@ -1,6 +1,7 @@
-import { ForkdError, limits } from "@forkd/api";
+import { type Egress, egressSchema, ForkdError, limits } from "@forkd/api";
 import { type Command, Option } from "commander";
-import type { Flags } from "./flags.ts";
+import { z } from "zod";
+import { type Flags, usage } from "./flags.ts";
 
 /** What fork and spawn share. */
 export function addSpawnOptions(command: Command): Command {
@@ -13,7 +14,8 @@ export function addSpawnOptions(command: Command): Command {
     .option("--io-write-bps <bytes>", "bound what each child writes to the disk in a second")
     .option("--scratch-mib <mib>", "fail when the children have no disk of at least this size")
     .option("--require-limits", "fail when one of these cannot be enforced on the host")
-    .addOption(new Option("--per-child-netns", "a network namespace for each").hideHelp())
+    .option("--per-child-netns", "give each a network of its own; see forkd netns setup")
+    .option("--egress <policy>", "what each may reach by it: deny (default), allow, or JSON")
     .addOption(new Option("--live-fork", "fork a parent that runs").hideHelp())
     .addOption(new Option("--hugepages", "back the guests with huge pages").hideHelp());
 }
@@ -45,14 +47,37 @@ export function parseScratch(flags: Flags): { readonly scratch_mib?: number } {
   return mib === undefined ? {} : { scratch_mib: mib };
 }
 
+/** The network as the API names it. Throws bad_request for a policy that is none. */
+export function parseNetwork(flags: Flags): NetworkBody {
+  const text = flags.text("egress");
+  const own = flags.on("perChildNetns");
+  if (text === undefined) return { per_child_netns: own };
+  if (!own) throw usage("--egress needs --per-child-netns", "without it there is no network");
+  const value: unknown = text.startsWith("{") ? parseJson(text) : { default: text };
+  const parsed = egressSchema.safeParse(value);
+  if (parsed.success) return { per_child_netns: own, egress: parsed.data };
+  throw usage(
+    `--egress is no policy: ${z.prettifyError(parsed.error)}`,
+    `for example: --egress '{"allow": [{"cidr": "203.0.113.7", "ports": [443]}]}'`,
+  );
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw usage("--egress is neither deny nor allow, and no JSON");
+  }
+}
+
+export interface NetworkBody {
+  readonly per_child_netns: boolean;
+  readonly egress?: Egress;
+}
+
 export type LimitsBody = ReturnType<typeof parseLimits>;
 
 const notYet = [
-  {
-    name: "perChildNetns",
-    flag: "--per-child-netns",
-    instead: "reach the guest with exec and eval",
-  },
   { name: "liveFork", flag: "--live-fork", instead: "fork the snapshot without it" },
   { name: "hugepages", flag: "--hugepages", instead: "fork the snapshot without it" },
 ] as const;

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import {
   type Attestation,
+  type Egress,
   type EndReason,
   ForkdError,
   type SandboxId,
@@ -18,6 +19,7 @@ import type { ForkDeps } from "./deps.ts";
 import { outOfMemoryCause } from "./end-cause.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import type { Journal } from "./journal.ts";
+import type { ChildNetwork } from "./network.ts";
 import type { StartScope } from "./sandbox.ts";
 import { childLayers } from "./scratch.ts";
 import type { ChildTimings } from "./service.ts";
@@ -39,6 +41,8 @@ export interface ChildPlan {
   readonly snapshot: Snapshot;
   readonly id: SandboxId;
   readonly limits: AskedLimits;
+  /** What it may reach by a network of its own; null: it has none. */
+  readonly egress: Egress | null;
   /** When the spawn began, as performance.now(); what timings count from. */
   readonly started: number;
 }
@@ -82,7 +86,7 @@ async function startChild(
 ): Promise<ForkedChild> {
   const { deps } = plan;
   const began = performance.now();
-  const vm = await restore(plan, journal, scope).catch((error: unknown) => {
+  const { vm, network } = await restore(plan, journal, scope).catch((error: unknown) => {
     throw new StartFailure("spawn_failed", error);
   });
   scope.holdVm(vm);
@@ -91,7 +95,7 @@ async function startChild(
     throw new StartFailure("spawn_failed", error);
   });
   const offset = began - plan.started;
-  const { session, identity } = await open(plan, vm).catch((error: unknown) => {
+  const { session, identity } = await open(plan, vm, network).catch((error: unknown) => {
     throw new StartFailure(identityReason(error), identityProblem(error));
   });
   deps.onStep("identity_proven");
@@ -111,23 +115,30 @@ async function startChild(
   return { vm, agent, journal, timings };
 }
 
+interface Restored {
+  readonly vm: RestoredVm;
+  readonly network: ChildNetwork | null;
+}
+
 async function restore(
-  { deps, snapshot, id, limits: asked }: ChildPlan,
+  { deps, snapshot, id, limits: asked, egress }: ChildPlan,
   journal: Journal,
   { signal }: StartScope,
-): Promise<RestoredVm> {
+): Promise<Restored> {
   const dirs = await deps.limits.plan(id, asked);
   const resources = dirs.map((path) => ({ kind: "cgroup" as const, path }));
   const group = await journal.take(resources, () => deps.limits.make(id, asked));
+  const network = egress === null ? null : await deps.network.reserve(journal, id, egress);
   const info = {
     ...journal.record.info,
+    ...(network !== null && { netns: network.netns, egress: network.egress }),
     limits: group.limits,
     memory_limit_mib: group.limits.memory_limit_mib,
   };
   const scratch = childLayers(snapshot, journal.workDir);
   await journal.write({ info, diskLayers: scratch.map((layer, number) => ({ ...layer, number })) });
   signal.throwIfAborted();
-  return await deps.engines.get(snapshot.manifest.engine.name).restore({
+  const vm = await deps.engines.get(snapshot.manifest.engine.name).restore({
     workDir: journal.workDir,
     machine: machineOf(snapshot),
     rootImage: snapshot.rootImage,
@@ -136,8 +147,9 @@ async function restore(
     scratch,
     dieWithParent: !deps.sandboxesOutlive,
     cgroups: group.procsFiles,
-    network: null,
+    network: network?.vm ?? null,
   });
+  return { vm, network };
 }
 
 /** The VM has not run yet: what it has open is all that it could ever write. */
@@ -163,7 +175,11 @@ interface Opened {
 }
 
 /** The attach is written before the guest runs, so that it finds it when it wakes. */
-async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
+async function open(
+  plan: ChildPlan,
+  vm: RestoredVm,
+  network: ChildNetwork | null,
+): Promise<Opened> {
   const { deps, snapshot, id } = plan;
   const { identityTimeoutMs } = deps;
   const token = Buffer.from(snapshot.manifest.agent.attach_token, "hex");
@@ -172,7 +188,7 @@ async function open(plan: ChildPlan, vm: RestoredVm): Promise<Opened> {
     generation: snapshot.manifest.agent.generation + 1,
     hostname: id,
     machineId: randomBytes(16).toString("hex"),
-    net: null,
+    net: network?.guest ?? null,
   };
   const proven = async (): Promise<Attestation> => {
     // The time in the identity is right only if the guest reads it at once: so once it is awake.

@@ -6,6 +6,7 @@ import type { DiskGuard } from "./disk-guard.ts";
 import type { Engines } from "./engines.ts";
 import type { History } from "./history.ts";
 import type { LimitKeeper } from "./limits.ts";
+import type { NetKeeper } from "./network.ts";
 import type { OnStep } from "./steps.ts";
 
 /** What every part of the domain works with; built once by openForkService. */
@@ -14,6 +15,7 @@ export interface ForkDeps {
   readonly engines: Engines;
   readonly store: SnapshotStore;
   readonly limits: LimitKeeper;
+  readonly network: NetKeeper;
   readonly disks: DiskGuard;
   readonly log: Logger;
   /** Whether sandboxes outlive their owner, and are adopted by the next one. */

@@ -1,5 +1,3 @@
-import { createHash } from "node:crypto";
-import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import {
   ForkdError,
@@ -14,6 +12,7 @@ import { killCgroup, removeCgroup } from "../linux/cgroup/group.ts";
 import { controllerOf, type GroupLimits, type LimitName } from "../linux/cgroup/settings.ts";
 import { type CgroupTree, type Enforcement, openCgroupTree } from "../linux/cgroup/tree.ts";
 import { type AskedLimits, askedLimits } from "./asked-limits.ts";
+import { dataDirHash, dataDirHashPattern } from "./data-dir-hash.ts";
 
 /** A host's verdict on one limit; `reason` is null when it can be enforced. */
 export interface LimitSupport {
@@ -31,7 +30,6 @@ export interface LimitedGroup {
 
 const mib = 1024 * 1024;
 const treeName = "forkd";
-const hashDigits = 12;
 
 const kernelNames: Readonly<Record<WireName, LimitName>> = {
   memory_limit_mib: "memoryBytes",
@@ -98,19 +96,12 @@ export class LimitKeeper {
 
   #open(): Promise<CgroupTree> {
     this.#tree ??= openCgroupTree({
-      path: [treeName, hashOf(this.#paths.dataDir)],
+      path: [treeName, dataDirHash(this.#paths)],
       ioPath: this.#paths.dataDir,
     });
     return this.#tree;
   }
 }
-
-/** The same for every name of the directory. */
-function hashOf(dataDir: string): string {
-  return createHash("sha256").update(realpathSync(dataDir)).digest("hex").slice(0, hashDigits);
-}
-
-const hashPattern = new RegExp(`^[0-9a-f]{${hashDigits}}$`);
 
 /**
  * Ends whatever is left in a group and removes it. Idempotent. A path that cannot be one of ours is
@@ -118,7 +109,7 @@ const hashPattern = new RegExp(`^[0-9a-f]{${hashDigits}}$`);
  */
 export async function releaseCgroup(path: string): Promise<void> {
   const parent = dirname(path);
-  if (!hashPattern.test(basename(parent)) || basename(dirname(parent)) !== treeName) {
+  if (!dataDirHashPattern.test(basename(parent)) || basename(dirname(parent)) !== treeName) {
     throw new ForkdError("internal", `${path} is no control group of forkd's`);
   }
   await killCgroup(path);

@@ -21,6 +21,7 @@ import { Execs } from "./execs.ts";
 import { History } from "./history.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
+import { NetKeeper } from "./network.ts";
 import { pack, unpack } from "./packs.ts";
 import { recover, sweepWorkDirs } from "./recover.ts";
 import { Sandboxes } from "./sandboxes.ts";
@@ -64,6 +65,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     engines: enginesOf(options),
     store,
     limits: new LimitKeeper(options.paths),
+    network: new NetKeeper(options.paths),
     disks: new DiskGuard(),
     log: options.log,
     owner,

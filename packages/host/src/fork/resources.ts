@@ -1,9 +1,10 @@
 import { rm } from "node:fs/promises";
 import { z } from "zod";
 import { releaseCgroup } from "./limits.ts";
+import { releaseNetns } from "./network.ts";
 
 /** What a sandbox may hold outside its work directory, by how it is given back. */
-export const resourceKinds = ["file", "cgroup"] as const;
+export const resourceKinds = ["file", "cgroup", "netns"] as const;
 export type ResourceKind = (typeof resourceKinds)[number];
 
 export const resourceSchema = z.object({
@@ -18,6 +19,7 @@ export type Resource = z.infer<typeof resourceSchema>;
 const releasers: Readonly<Record<ResourceKind, (path: string) => Promise<void>>> = {
   file: (path) => rm(path, { force: true }),
   cgroup: releaseCgroup,
+  netns: releaseNetns,
 };
 
 /** The last taken goes first. All are tried; throws the first failure. */

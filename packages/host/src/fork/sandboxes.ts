@@ -189,6 +189,7 @@ export class Sandboxes {
     const started = performance.now();
     const snapshot = await this.#deps.store.open(request.tag);
     await this.#requireCompatible(snapshot, request);
+    if (request.egress !== undefined) await this.#requireNetwork(snapshot, request.count);
     this.#restores.requireRoom(request.count);
     // The first failure, or the caller's: what still waits need not begin.
     const doomed = new AbortController();
@@ -217,8 +218,9 @@ export class Sandboxes {
     return this.#restores.run(async () => {
       this.#requireOpen();
       signal.throwIfAborted();
-      const { limits: asked } = request;
-      const plan = { deps: this.#deps, snapshot, id: newSandboxId(), limits: asked, started };
+      const { limits: asked, egress = null } = request;
+      const id = newSandboxId();
+      const plan = { deps: this.#deps, snapshot, id, limits: asked, egress, started };
       const journal = await this.#openJournal(plan);
       let child: ForkedChild | undefined;
       const sandbox = this.#begin(journal, async (_, scope) => {
@@ -290,6 +292,11 @@ export class Sandboxes {
     return asked;
   }
 
+  async #requireNetwork(snapshot: Snapshot, count: number): Promise<void> {
+    requireCard(snapshot);
+    await this.#deps.network.requireRoom(count);
+  }
+
   async #requireCompatible(snapshot: Snapshot, request: SpawnRequest): Promise<void> {
     const { tag } = snapshot;
     const { engine } = snapshot.manifest;
@@ -307,6 +314,18 @@ export class Sandboxes {
       });
     }
   }
+}
+
+/** What was baked without a network card cannot get one. */
+function requireCard({ tag, manifest }: Snapshot): void {
+  if (manifest.machine.nic) return;
+  const message = `the guests of snapshot '${tag}' have no network card`;
+  throw new ForkdError("snapshot_incompatible", message, {
+    hint:
+      manifest.engine.name === "qemu"
+        ? "bake it again, or fork it without --per-child-netns"
+        : "bake it with --engine qemu, or fork it without --per-child-netns",
+  });
 }
 
 /** `sb-<unix seconds, hex>-<64 random bits, hex>`: sortable by age, not to be guessed. */

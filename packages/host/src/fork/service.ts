@@ -1,5 +1,6 @@
 import type {
   BranchBody,
+  Egress,
   EvalRequest,
   EvalResult,
   ExecAttach,
@@ -34,6 +35,8 @@ export interface SpawnRequest {
   readonly count: number;
   readonly limits: AskedLimits;
   readonly minIsolation: IsolationTier | null;
+  /** What each may reach by a network of its own; absent: they have none. */
+  readonly egress?: Egress;
   /** Each child must have a scratch disk of at least this size. */
   readonly scratchMib?: number;
   /**

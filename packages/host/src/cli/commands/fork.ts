@@ -12,6 +12,7 @@ import {
   addSpawnOptions,
   parseCount,
   parseLimits,
+  parseNetwork,
   parseScratch,
   refuseUnsupported,
 } from "../spawn-options.ts";
@@ -162,6 +163,7 @@ export const forkVerb = defineVerb<ForkOptions>({
       count: parseCount(flags),
       agentListen: target === undefined ? null : parseTarget(target, "--agent-listen"),
       limits: parseLimits(flags),
+      network: parseNetwork(flags),
       ...parseScratch(flags),
       settleSecs: flags.integer("settleSecs", { min: 0, max: settleMaxSecs }),
       ignored: noteIgnored(flags, ["keepWorkdir"]),

@@ -4,7 +4,13 @@ import { parseTag } from "../bake.ts";
 import { openClient, spawnTimeoutMs } from "../daemon.ts";
 import { exitCodes } from "../exit.ts";
 import { usage } from "../flags.ts";
-import { addSpawnOptions, parseCount, parseLimits, parseScratch } from "../spawn-options.ts";
+import {
+  addSpawnOptions,
+  parseCount,
+  parseLimits,
+  parseNetwork,
+  parseScratch,
+} from "../spawn-options.ts";
 import { defineVerb } from "../verb.ts";
 
 const none = "—";
@@ -24,7 +30,7 @@ export const spawnVerb = defineVerb({
     return {
       snapshot_tag: parseTag(flags),
       n: parseCount(flags),
-      per_child_netns: flags.on("perChildNetns"),
+      ...parseNetwork(flags),
       ...parseLimits(flags),
       ...parseScratch(flags),
       prewarm: flags.on("prewarm"),

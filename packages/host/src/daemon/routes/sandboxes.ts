@@ -1,5 +1,6 @@
 import { ForkdError, limits, type SandboxInfo } from "@forkd/api";
 import { askedLimits } from "../../fork/asked-limits.ts";
+import { egressOf } from "../../fork/asked-network.ts";
 import type { Operations } from "../../fork/operations.ts";
 import type { ForkService } from "../../fork/service.ts";
 import { requestGate } from "../gate.ts";
@@ -27,6 +28,7 @@ export function sandboxRoutes(service: ForkService, operations: Operations): San
             count: body.n,
             limits: askedLimits(body),
             minIsolation: body.min_isolation ?? null,
+            ...egressOf(body),
             ...(body.scratch_mib == null ? {} : { scratchMib: body.scratch_mib }),
             signal,
           }),

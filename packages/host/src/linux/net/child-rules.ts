@@ -164,11 +164,11 @@ function natChains(child: ChildNet, egress: Egress): string[] {
   const asked = `iifname "${tap}" ip daddr ${gateway4} meta l4proto { tcp, udp } th dport 53`;
   const relay = `${child.bridge.ip4}:${dnsRelayPort}`;
   return [
-    "chain redirect {",
+    "chain name_servers {",
     "  type nat hook prerouting priority dstnat; policy accept;",
     ...(allowsDns(egress) ? [`  ${asked} ct mark set ${dnsMark} dnat ip to ${relay}`] : []),
     "}",
-    "chain leave {",
+    "chain to_world {",
     "  type nat hook postrouting priority srcnat; policy accept;",
     `  oifname "${uplink}" ip saddr ${guestNets.ip4} snat ip to ${child.ip4}`,
     `  oifname "${uplink}" ip6 saddr ${guestNets.ip6} snat ip6 to ${child.ip6}`,
