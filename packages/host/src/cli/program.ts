@@ -15,7 +15,12 @@ import { kernelLsVerb } from "./commands/kernel-ls.ts";
 import { killVerb } from "./commands/kill.ts";
 import { leaksVerb } from "./commands/leaks.ts";
 import { lsVerb } from "./commands/ls.ts";
-import { packVerb } from "./commands/pack.ts";
+import {
+  netnsHostTapVerb,
+  netnsLsVerb,
+  netnsSetupVerb,
+  netnsTeardownVerb,
+} from "./commands/netns.ts";
 import { pingVerb } from "./commands/ping.ts";
 import { quickstartVerb } from "./commands/quickstart.ts";
 import { rmiVerb } from "./commands/rmi.ts";
@@ -26,7 +31,6 @@ import { snapshotDiffVerb } from "./commands/snapshot-diff.ts";
 import { snapshotInfoVerb } from "./commands/snapshot-info.ts";
 import { spawnVerb } from "./commands/spawn.ts";
 import { treeVerb } from "./commands/tree.ts";
-import { unpackVerb } from "./commands/unpack.ts";
 import { versionVerb } from "./commands/version.ts";
 import { whereVerb } from "./commands/where.ts";
 import { daemonUrlDefault } from "./context.ts";
@@ -48,8 +52,6 @@ const verbs: readonly Verb[] = [
   snapshotDiffVerb,
   snapshotInfoVerb,
   snapshotCompactVerb,
-  packVerb,
-  unpackVerb,
   rmiVerb,
   spawnVerb,
   lsVerb,
@@ -59,6 +61,13 @@ const verbs: readonly Verb[] = [
   execVerb,
   evalVerb,
   pingVerb,
+];
+
+const netnsVerbs: readonly Verb[] = [
+  netnsSetupVerb,
+  netnsTeardownVerb,
+  netnsLsVerb,
+  netnsHostTapVerb,
 ];
 
 const hostVerbs: readonly Verb[] = [doctorVerb, cleanupVerb, leaksVerb, whereVerb, versionVerb];
@@ -80,6 +89,8 @@ export function buildProgram(onVerb: OnVerb): Command {
   for (const verb of [kernelInstallVerb, kernelLsVerb]) addVerb(kernel, verb, onVerb);
   const firecracker = program.command("firecracker").description("manage Firecracker's programs");
   addVerb(firecracker, firecrackerInstallVerb, onVerb);
+  const netns = program.command("netns").description("manage the children's network namespaces");
+  for (const verb of netnsVerbs) addVerb(netns, verb, onVerb);
   for (const verb of hostVerbs) addVerb(program, verb, onVerb);
   return program;
 }
