@@ -9,6 +9,7 @@ export const leakKinds = [
   "record",
   "staging",
   "cgroup",
+  "netns",
   "memory_image",
 ] as const;
 export type LeakKind = (typeof leakKinds)[number];

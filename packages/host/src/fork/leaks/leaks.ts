@@ -9,6 +9,7 @@ import { History } from "../history.ts";
 import { LimitKeeper } from "../limits.ts";
 import { findCgroups } from "./cgroups.ts";
 import type { Leak, LeakFinder, LeakScope } from "./leak.ts";
+import { findNetns } from "./netns.ts";
 import { findMemoryImages, findStaging } from "./store.ts";
 import { findHistory, findProcesses, findWorkDirs } from "./work.ts";
 
@@ -17,6 +18,7 @@ const finders: readonly LeakFinder[] = [
   findWorkDirs,
   findProcesses,
   findCgroups,
+  findNetns,
   findStaging,
   findMemoryImages,
   findHistory,
