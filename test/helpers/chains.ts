@@ -57,7 +57,7 @@ async function writePages(path: string, pages: Pages): Promise<void> {
   }
 }
 
-async function writeChanges(staging: SnapshotStaging, pages: Pages): Promise<void> {
+export async function writeChanges(staging: SnapshotStaging, pages: Pages): Promise<void> {
   await writePages(staging.memoryFile, pages);
   const numbers = [...pages.keys()].sort((a, b) => a - b);
   const extents = coalesce(numbers.map((n) => ({ offset: n * page, length: page })));
