@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
 import { engineChoices } from "../config/engine-settings.ts";
+import { auditVerifyVerb } from "./commands/audit-verify.ts";
 import { branchVerb } from "./commands/branch.ts";
 import { cleanupVerb } from "./commands/cleanup.ts";
 import { doctorVerb } from "./commands/doctor.ts";
@@ -8,6 +9,8 @@ import { execVerb } from "./commands/exec.ts";
 import { firecrackerInstallVerb } from "./commands/firecracker-install.ts";
 import { forkVerb } from "./commands/fork.ts";
 import { fromImageVerb } from "./commands/from-image.ts";
+import { hubIndexVerb } from "./commands/hub-index.ts";
+import { hubLsVerb } from "./commands/hub-ls.ts";
 import { imagesVerb } from "./commands/images.ts";
 import { inspectVerb } from "./commands/inspect.ts";
 import { kernelInstallVerb } from "./commands/kernel-install.ts";
@@ -21,7 +24,10 @@ import {
   netnsSetupVerb,
   netnsTeardownVerb,
 } from "./commands/netns.ts";
+import { packVerb } from "./commands/pack.ts";
 import { pingVerb } from "./commands/ping.ts";
+import { pullVerb } from "./commands/pull.ts";
+import { pushVerb } from "./commands/push.ts";
 import { quickstartVerb } from "./commands/quickstart.ts";
 import { rmiVerb } from "./commands/rmi.ts";
 import { runVerb } from "./commands/run.ts";
@@ -31,6 +37,7 @@ import { snapshotDiffVerb } from "./commands/snapshot-diff.ts";
 import { snapshotInfoVerb } from "./commands/snapshot-info.ts";
 import { spawnVerb } from "./commands/spawn.ts";
 import { treeVerb } from "./commands/tree.ts";
+import { unpackVerb } from "./commands/unpack.ts";
 import { versionVerb } from "./commands/version.ts";
 import { whereVerb } from "./commands/where.ts";
 import { daemonUrlDefault } from "./context.ts";
@@ -52,6 +59,10 @@ const verbs: readonly Verb[] = [
   snapshotDiffVerb,
   snapshotInfoVerb,
   snapshotCompactVerb,
+  packVerb,
+  unpackVerb,
+  pushVerb,
+  pullVerb,
   rmiVerb,
   spawnVerb,
   lsVerb,
@@ -87,10 +98,14 @@ export function buildProgram(onVerb: OnVerb): Command {
   for (const verb of verbs) addVerb(program, verb, onVerb);
   const kernel = program.command("kernel").description("manage the guest kernels of this host");
   for (const verb of [kernelInstallVerb, kernelLsVerb]) addVerb(kernel, verb, onVerb);
+  const hub = program.command("hub").description("list and publish packs that others can pull");
+  for (const verb of [hubLsVerb, hubIndexVerb]) addVerb(hub, verb, onVerb);
   const firecracker = program.command("firecracker").description("manage Firecracker's programs");
   addVerb(firecracker, firecrackerInstallVerb, onVerb);
   const netns = program.command("netns").description("manage the children's network namespaces");
   for (const verb of netnsVerbs) addVerb(netns, verb, onVerb);
+  const audit = program.command("audit").description("look at the audit log of this host");
+  addVerb(audit, auditVerifyVerb, onVerb);
   for (const verb of hostVerbs) addVerb(program, verb, onVerb);
   return program;
 }
