@@ -11,6 +11,7 @@ import type {
   BakeRequest,
   ForkService,
   RemoveMode,
+  ServiceLoad,
   SpawnedSandbox,
   SpawnRequest,
 } from "@forkd/host/fork/service.ts";
@@ -155,6 +156,11 @@ export class FakeService implements ForkService {
 
   listSandboxes(): SandboxInfo[] {
     return [...this.sandboxes.values()];
+  }
+
+  load(): ServiceLoad {
+    const restores = { running: 2, waiting: 5, places: 16, waitingMax: 1000 };
+    return { restores, ends: new Map([["oom" as const, 3]]) };
   }
 
   async storage() {

@@ -1,74 +1,63 @@
-import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import { endReasonSchema, type SandboxInfo, sandboxStateSchema } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import type { LimitSupport } from "../fork/limits.ts";
 import type { ForkService } from "../fork/service.ts";
-import { onAnswered } from "./answered.ts";
+import { EventLoopLag } from "./metrics/event-loop.ts";
+import { gauge, type Metric, renderMetrics } from "./metrics/exposition.ts";
+import { OperationMeters } from "./metrics/operations.ts";
+import { processMetrics } from "./metrics/process.ts";
+import { RequestMeters } from "./metrics/requests.ts";
 
 export interface MetricsOptions {
   readonly service: ForkService;
   readonly version: string;
   readonly branchConcurrency: number;
+  /** Spans that no collector took; null while nothing is traced. */
+  readonly droppedSpans?: (() => number) | null;
 }
 
-interface Sample {
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly value: number;
-}
-
-interface Metric {
-  readonly name: string;
-  readonly type: "gauge" | "counter";
-  readonly help: string;
-  readonly samples: readonly Sample[];
-}
-
-const loopResolutionMs = 20;
-const nanosecondsPerSecond = 1e9;
-const lagQuantiles = ["0.5", "0.99", "1"] as const;
-
-/** What the daemon tells Prometheus. The first five names are upstream's and stay. */
+/** What the daemon tells Prometheus. docs/metrics.md lists it. */
 export class Metrics {
   readonly #options: MetricsOptions;
-  readonly #loop: IntervalHistogram;
-  #loopMaxNs = 0;
-  readonly #answers = new Map<number, number>();
+  readonly #loop = new EventLoopLag();
+  readonly #requests = new RequestMeters();
+  /** To be told what the service does. */
+  readonly operations: OperationMeters = new OperationMeters();
 
   constructor(options: MetricsOptions) {
     this.#options = options;
-    this.#loop = monitorEventLoopDelay({ resolution: loopResolutionMs });
   }
 
-  /** Counts answers by status and measures the loop while the server lives. */
+  /** Counts answers and measures the loop while the server lives. */
   install(app: FastifyInstance): void {
-    this.#loop.enable();
-    onAnswered(app, ({ status }) => {
-      this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
-    });
-    app.addHook("onClose", async () => {
-      this.#loop.disable();
-    });
+    this.#loop.start();
+    this.#requests.install(app);
+    app.addHook("onClose", async () => this.#loop.stop());
   }
 
   /** Text in Prometheus' exposition format 0.0.4. Each call begins a new window of loop lag. */
   async render(): Promise<string> {
-    const { service } = this.#options;
-    const snapshots = await service.listSnapshots();
+    const { service, droppedSpans } = this.#options;
+    const sandboxes = service.listSandboxes();
     const metrics = [
-      ...this.#upstreamMetrics(snapshots.length, service.listSandboxes().length),
-      this.#answerCounts(),
-      ...this.#loopLag(),
+      ...this.#upstreamMetrics((await service.listSnapshots()).length, sandboxes.length),
+      ...this.#requests.collect(),
+      ...this.operations.collect(),
+      sandboxesByState(sandboxes),
+      ...loadMetrics(service),
+      ...(await storageMetrics(service)),
       limitsEnforced(await service.limitSupport()),
-      gauge(
-        "process_resident_memory_bytes",
-        "Memory of the daemon itself.",
-        process.memoryUsage.rss(),
-      ),
+      ...this.#loop.collect(),
+      ...(await processMetrics()),
     ];
-    return metrics.map(renderMetric).join("");
+    const dropped = droppedSpans?.();
+    if (dropped !== undefined) metrics.push(spansDropped(dropped));
+    return renderMetrics(metrics);
   }
 
+  /** Their names are upstream's and stay. */
   #upstreamMetrics(snapshots: number, sandboxes: number): readonly Metric[] {
-    const { version, branchConcurrency } = this.#options;
+    const { version, branchConcurrency, service } = this.#options;
     return [
       {
         ...gauge("forkd_build_info", "Always 1; the label tells the version.", 1),
@@ -76,11 +65,7 @@ export class Metrics {
       },
       gauge("forkd_snapshots_total", "Snapshots on this host.", snapshots),
       gauge("forkd_sandboxes_active", "Live sandboxes.", sandboxes),
-      gauge(
-        "forkd_branches_in_flight",
-        "Branches being taken.",
-        this.#options.service.branchesInFlight(),
-      ),
+      gauge("forkd_branches_in_flight", "Branches being taken.", service.branchesInFlight()),
       gauge(
         "forkd_branch_concurrency_cap",
         "Branches that may be taken at once.",
@@ -88,45 +73,42 @@ export class Metrics {
       ),
     ];
   }
-
-  #answerCounts(): Metric {
-    return {
-      name: "forkd_http_answers_total",
-      type: "counter",
-      help: "Answers by HTTP status.",
-      samples: [...this.#answers].map(([status, value]) => ({
-        labels: { status: String(status) },
-        value,
-      })),
-    };
-  }
-
-  #loopLag(): readonly Metric[] {
-    this.#loopMaxNs = Math.max(this.#loopMaxNs, this.#loop.max);
-    const samples = lagQuantiles.map((quantile) => ({
-      labels: { quantile },
-      value: lagSeconds(this.#loop.percentile(Number(quantile) * 100)),
-    }));
-    this.#loop.reset();
-    return [
-      {
-        name: "forkd_event_loop_lag_seconds",
-        type: "gauge",
-        help: "How late the event loop ran timers since the last scrape.",
-        samples,
-      },
-      gauge(
-        "forkd_event_loop_lag_max_seconds",
-        "How late the event loop ran a timer at most, since the daemon's start.",
-        lagSeconds(this.#loopMaxNs),
-      ),
-    ];
-  }
 }
 
-/** What was measured lies the timer's own interval above the lag. */
-function lagSeconds(measuredNs: number): number {
-  return Math.max(0, measuredNs / nanosecondsPerSecond - loopResolutionMs / 1000);
+function sandboxesByState(sandboxes: readonly SandboxInfo[]): Metric {
+  const states = sandboxStateSchema.options.filter((state) => state !== "ended");
+  const samples = states.map((state) => ({
+    labels: { state },
+    value: sandboxes.filter((sandbox) => sandbox.state === state).length,
+  }));
+  return { name: "forkd_sandboxes", type: "gauge", help: "Live sandboxes by state.", samples };
+}
+
+function loadMetrics(service: ForkService): Metric[] {
+  const { restores, ends } = service.load();
+  return [
+    gauge("forkd_restores_running", "Children being restored.", restores.running),
+    gauge("forkd_restores_waiting", "Children that wait for a place.", restores.waiting),
+    gauge("forkd_restores_cap", "Children that may be restored at once.", restores.places),
+    gauge("forkd_restores_waiting_cap", "Children that may wait.", restores.waitingMax),
+    {
+      name: "forkd_sandbox_ends_total",
+      type: "counter",
+      help: "Sandboxes that ended under this daemon, by reason.",
+      samples: endReasonSchema.options.map((reason) => ({
+        labels: { reason },
+        value: ends.get(reason) ?? 0,
+      })),
+    },
+  ];
+}
+
+async function storageMetrics(service: ForkService): Promise<Metric[]> {
+  const { freeBytes, totalBytes } = await service.storage();
+  return [
+    gauge("forkd_storage_free_bytes", "Room for snapshots.", freeBytes),
+    gauge("forkd_storage_size_bytes", "Size of the snapshots' file system.", totalBytes),
+  ];
 }
 
 function limitsEnforced(support: readonly LimitSupport[]): Metric {
@@ -141,17 +123,7 @@ function limitsEnforced(support: readonly LimitSupport[]): Metric {
   };
 }
 
-function gauge(name: string, help: string, value: number): Metric {
-  return { name, type: "gauge", help, samples: [{ value }] };
-}
-
-function renderMetric({ name, type, help, samples }: Metric): string {
-  const lines = samples.map(({ labels, value }) => `${name}${renderLabels(labels)} ${value}\n`);
-  return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join("")}`;
-}
-
-function renderLabels(labels: Sample["labels"]): string {
-  if (labels === undefined) return "";
-  const pairs = Object.entries(labels).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
-  return `{${pairs.join(",")}}`;
+function spansDropped(value: number): Metric {
+  const help = "Spans that no collector took.";
+  return { name: "forkd_trace_spans_dropped_total", type: "counter", help, samples: [{ value }] };
 }

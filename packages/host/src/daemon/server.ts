@@ -28,6 +28,7 @@ import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
 import type { TokenGate } from "./token.ts";
 import { asksForSocket, Upgrades } from "./upgrades.ts";
+import { watchService } from "./watched-service.ts";
 
 /** What the server needs to know; secrets and certificates are already read. */
 export interface ServerConfig {
@@ -58,7 +59,12 @@ const keepAliveMs = 72_000;
 const requestIdPattern = /^[A-Za-z0-9._-]{1,64}$/;
 
 /** The daemon's HTTP server over a service; the caller listens and closes. */
-export function createServer({ service, config, log, audit }: ServerOptions): FastifyInstance {
+export function createServer({
+  service: unwatched,
+  config,
+  log,
+  audit,
+}: ServerOptions): FastifyInstance {
   const connections = new Connections(config.answerStallMaxMs);
   const app = fastify({
     logger: false,
@@ -79,8 +85,9 @@ export function createServer({ service, config, log, audit }: ServerOptions): Fa
   installAnswerHeaders(app);
   installAccessLog(app, log);
   installAudit(app, audit);
-  const metrics = new Metrics({ service, ...config });
+  const metrics = new Metrics({ service: unwatched, ...config });
   metrics.install(app);
+  const service = watchService(unwatched, [metrics.operations]);
   installClosing(app);
   installFramingGuard(app);
   installOriginGuard(app, config.bind.host);

@@ -1,8 +1,7 @@
-import type { FileHandle } from "node:fs/promises";
-import { mkdir, open } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { Attestation, ErrorCode } from "@forkd/api";
 import type { Logger } from "../lib/log.ts";
+import { formatHead } from "./audit-chain.ts";
+import { AuditFile } from "./audit-file.ts";
 
 /**
  * Who asked: `token` proved to know it, `local` was let in without, `none` was refused, and `cli`
@@ -32,19 +31,33 @@ export interface AuditSink<Entry extends object> {
   write(entry: Entry): void;
 }
 
-/** Lines kept while the disk is slow; more are dropped and counted in the log. */
-const queueLinesMax = 10_000;
-/** Appends lines in order, one write at a time, each write all lines that came meanwhile. */
+/** Entries kept while the disk is slow; more are dropped and counted. */
+const queueEntriesMax = 10_000;
+
+/** What the log says of itself when it can be written again: so many entries are not in it. */
+interface LossEntry {
+  readonly ts: string;
+  readonly audit: "lost";
+  readonly count: number;
+}
+
+/**
+ * Appends entries in order, one write at a time, each write all entries that came meanwhile. A disk
+ * that refuses stops nobody: what is lost is told in the daemon's log at once, and in the audit log
+ * itself by a line of its own once that can be written again.
+ */
 export class AuditLog implements AuditSink<object>, AsyncDisposable {
   readonly #path: string;
-  #file: FileHandle;
+  readonly #file: AuditFile;
   readonly #log: Logger;
-  #queue: string[] = [];
-  #dropped = 0;
-  #writing: Promise<void> = Promise.resolve();
-  #isWriting = false;
+  #queue: object[] = [];
+  /** Entries that are in no line, nor counted by one. */
+  #lost = 0;
+  /** Everything that touches the file, one after the other; never rejects. */
+  #work: Promise<void> = Promise.resolve();
+  #isDraining = false;
 
-  private constructor(path: string, file: FileHandle, log: Logger) {
+  private constructor(path: string, file: AuditFile, log: Logger) {
     this.#path = path;
     this.#file = file;
     this.#log = log;
@@ -52,52 +65,63 @@ export class AuditLog implements AuditSink<object>, AsyncDisposable {
 
   /** Makes the directory (0700) and the file (0600) when they are missing. */
   static async open(path: string, log: Logger): Promise<AuditLog> {
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    return new AuditLog(path, await open(path, "a", 0o600), log);
+    const audit = new AuditLog(path, await AuditFile.open(path), log);
+    audit.#tellHead();
+    return audit;
   }
 
   write(entry: object): void {
-    if (this.#queue.length >= queueLinesMax) {
-      this.#dropped += 1;
+    if (this.#queue.length >= queueEntriesMax) {
+      this.#lost += 1;
       return;
     }
-    this.#queue.push(`${JSON.stringify(entry)}\n`);
-    if (!this.#isWriting) this.#writing = this.#drain();
+    this.#queue.push(entry);
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    this.#work = this.#work.then(() => this.#drain());
   }
 
   /** Goes on in the file that has the log's name by now: after a rotation, a new one. */
   async reopen(): Promise<void> {
-    const file = await open(this.#path, "a", 0o600);
-    const before = this.#file;
-    this.#file = file;
-    await this.#writing;
-    await before.close();
+    const refreshed = this.#work.then(() => this.#file.refresh());
+    this.#work = refreshed.catch(() => undefined);
+    await refreshed;
+    this.#tellHead();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#writing;
+    await this.#work;
+    this.#tellHead();
     await this.#file.close();
   }
 
-  async #drain(): Promise<void> {
-    this.#isWriting = true;
-    while (this.#queue.length > 0) {
-      const lines = this.#queue;
-      this.#queue = [];
-      await this.#append(lines);
-    }
-    this.#isWriting = false;
+  /** In another log: whoever keeps that elsewhere can prove that no last entries were removed. */
+  #tellHead(): void {
+    const { path, head } = { path: this.#path, head: formatHead(this.#file.head) };
+    this.#log.info("the audit log's chain", { path, head });
   }
 
-  async #append(lines: readonly string[]): Promise<void> {
-    try {
-      await this.#file.appendFile(lines.join(""));
-    } catch (error) {
-      this.#dropped += lines.length;
-      this.#log.error("the audit log cannot be written", { cause: error });
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const entries = this.#queue;
+      this.#queue = [];
+      await this.#append(entries);
     }
-    if (this.#dropped === 0) return;
-    this.#log.error("audit entries were lost", { count: this.#dropped });
-    this.#dropped = 0;
+    this.#isDraining = false;
+  }
+
+  async #append(entries: readonly object[]): Promise<void> {
+    const lost = this.#lost;
+    const loss: LossEntry = { ts: new Date().toISOString(), audit: "lost", count: lost };
+    try {
+      await this.#file.append(lost === 0 ? entries : [loss, ...entries]);
+    } catch (cause) {
+      this.#lost += entries.length;
+      this.#log.error("the audit log cannot be written", { path: this.#path, cause });
+      this.#log.error("audit entries were lost", { count: this.#lost });
+      return;
+    }
+    this.#lost -= lost;
+    if (lost > 0) this.#log.warn("the audit log is written again", { path: this.#path, lost });
   }
 }

@@ -102,6 +102,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
     listEndedSandboxes: () => sandboxes.listEnded(),
+    load: () => sandboxes.load(),
     storage: () => storageFacts(options.paths),
     limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import {
+  type EndReason,
   type EngineName,
   type EvalRequest,
   type EvalResult,
@@ -24,7 +25,7 @@ import type { EndCause, StateBounds } from "./lifecycle.ts";
 import { renderRecord, type SandboxRecord } from "./record.ts";
 import { type BranchScope, endedError, Sandbox, type SandboxOptions } from "./sandbox.ts";
 import { requireScratch } from "./scratch.ts";
-import type { SpawnedSandbox, SpawnRequest } from "./service.ts";
+import type { ServiceLoad, SpawnedSandbox, SpawnRequest } from "./service.ts";
 import { createWorkDir } from "./work-dir.ts";
 
 const pingTimeoutMs = 3_000;
@@ -65,6 +66,7 @@ export class Sandboxes {
     what: "restores",
   });
   readonly #spawning = new Set<Promise<unknown>>();
+  readonly #ends = new Map<EndReason, number>();
   #closed = false;
 
   constructor(options: SandboxesOptions) {
@@ -104,6 +106,10 @@ export class Sandboxes {
   /** The live ones. */
   list(): SandboxInfo[] {
     return [...this.#live.values()].map(({ info }) => info);
+  }
+
+  load(): ServiceLoad {
+    return { restores: this.#restores.load, ends: this.#ends };
   }
 
   /** Those that have ended and are remembered, the latest first. */
@@ -273,6 +279,8 @@ export class Sandboxes {
     changed();
     void sandbox.ended.then(() => {
       this.#live.delete(sandbox.id);
+      const reason = sandbox.info.end?.reason;
+      if (reason !== undefined) this.#ends.set(reason, (this.#ends.get(reason) ?? 0) + 1);
       changed();
     });
     return sandbox;

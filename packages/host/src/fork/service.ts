@@ -1,5 +1,6 @@
 import type {
   BranchBody,
+  EndReason,
   Egress,
   EvalRequest,
   EvalResult,
@@ -21,6 +22,7 @@ import type {
 } from "@forkd/api";
 import type { ExecSink, ExecStream } from "../agent/execs.ts";
 import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
+import type { SemaphoreLoad } from "../lib/semaphore.ts";
 import type { RemoveMode } from "../store/snapshots.ts";
 import type { AskedLimits } from "./asked-limits.ts";
 import type { LimitSupport } from "./limits.ts";
@@ -111,6 +113,13 @@ export interface StorageFacts {
   readonly totalBytes: number;
 }
 
+/** How busy a service is. */
+export interface ServiceLoad {
+  readonly restores: SemaphoreLoad;
+  /** Sandboxes that ended, by reason, since the service was opened. */
+  readonly ends: ReadonlyMap<EndReason, number>;
+}
+
 export interface SpawnedSandbox {
   readonly info: SandboxInfo;
   readonly timings: ChildTimings;
@@ -150,6 +159,7 @@ export interface ForkService {
   listSandboxes(): SandboxInfo[];
   /** Those that have ended and are remembered, the latest first. */
   listEndedSandboxes(): Promise<SandboxInfo[]>;
+  load(): ServiceLoad;
   /** The file system that the snapshots are on. */
   storage(): Promise<StorageFacts>;
   /** What this host can enforce, by trying once. */

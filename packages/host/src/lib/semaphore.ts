@@ -9,6 +9,11 @@ export interface SemaphoreBounds {
   readonly what: string;
 }
 
+export interface SemaphoreLoad extends Omit<SemaphoreBounds, "what"> {
+  readonly running: number;
+  readonly waiting: number;
+}
+
 /** Weight of the latest piece of work in the average that Retry-After is computed from. */
 const latestWeight = 0.2;
 const retryAfterSecsMax = 60;
@@ -24,6 +29,11 @@ export class Semaphore {
   constructor(bounds: SemaphoreBounds) {
     this.#bounds = bounds;
     this.#free = bounds.places;
+  }
+
+  get load(): SemaphoreLoad {
+    const { places, waitingMax } = this.#bounds;
+    return { places, waitingMax, running: places - this.#free, waiting: this.#waiting.length };
   }
 
   /**
