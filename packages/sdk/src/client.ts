@@ -12,6 +12,7 @@ import { type CallControl, callTimeoutMs, Deadline } from "./deadline.ts";
 import { withRetries } from "./retry.ts";
 import type { ClientOptions, ClientSettings } from "./settings.ts";
 import { resolveSettings } from "./settings.ts";
+import { openExecSocket, type Socket, type SocketOptions } from "./socket.ts";
 
 export type { CallControl } from "./deadline.ts";
 export type { ClientOptions } from "./settings.ts";
@@ -76,6 +77,11 @@ class Caller {
     const answer = await this.#send(name, call);
     // The schema that parsed the answer is the one that RouteResult is derived from.
     return answer as RouteResult<N>;
+  }
+
+  /** Opens the WebSocket of a sandbox's exec stream; Sandbox.spawn and attach speak on it. */
+  openExecSocket(options: SocketOptions): Promise<Socket> {
+    return openExecSocket(this.#settings, options);
   }
 
   async #send(name: CallName, call: LooseCall): Promise<unknown> {

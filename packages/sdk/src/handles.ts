@@ -1,5 +1,6 @@
 import type {
   EvalResult,
+  ExecInfo,
   ExecResult,
   Pong,
   SandboxInfo,
@@ -19,8 +20,15 @@ import {
 } from "./controller.ts";
 import type { CallControl } from "./deadline.ts";
 import { GuestEvalError } from "./errors.ts";
+import type { GuestProcess } from "./process.ts";
 import { findSnapshot, untilReady } from "./ready.ts";
 import type { ForkOptions, SpawnOptions } from "./spawn.ts";
+import {
+  type AttachOptions,
+  attachProcess,
+  type ProcessOptions,
+  startProcess,
+} from "./start-process.ts";
 
 /** Whoever can send the calls of a handle. */
 type Owner = Client | Controller;
@@ -88,6 +96,34 @@ export class Sandbox {
   exec(command: string | readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
     const args = typeof command === "string" ? ["/bin/sh", "-c", command] : command;
     return this.#controller.execCommand(this.id, args, options);
+  }
+
+  /**
+   * Starts a command and returns while it runs: input, outputs, signals, a terminal. A text is for
+   * `/bin/sh -c`, as with {@link exec}.
+   */
+  async spawn(
+    command: string | readonly string[],
+    options: ProcessOptions = {},
+  ): Promise<GuestProcess> {
+    const args = typeof command === "string" ? ["/bin/sh", "-c", command] : command;
+    return await startProcess(this.#controller.client, this.id, { ...options, args });
+  }
+
+  /** Returns to a command of {@link spawn}; who was attached to it is detached. */
+  async attach(execId: string, options: AttachOptions = {}): Promise<GuestProcess> {
+    return await attachProcess(this.#controller.client, this.id, { ...options, execId });
+  }
+
+  /** The commands of {@link spawn} that run, and the last that have ended, the newest first. */
+  execs(control: CallControl = {}): Promise<ExecInfo[]> {
+    return this.#controller.client.listExecs({ ...controlOf(control), params: { id: this.id } });
+  }
+
+  /** Kills a command of {@link spawn} and forgets it. Throws exec_not_found. */
+  async killExec(execId: string, control: CallControl = {}): Promise<void> {
+    const params = { id: this.id, exec_id: execId };
+    await this.#controller.client.deleteExec({ ...controlOf(control), params });
   }
 
   /**

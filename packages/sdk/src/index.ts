@@ -2,6 +2,8 @@ export type {
   BranchMode,
   ErrorCode,
   EvalResult,
+  ExecEnd,
+  ExecInfo,
   ExecResult,
   Pong as PingResult,
   Problem,
@@ -23,4 +25,8 @@ export { Controller } from "./controller.ts";
 export { ControllerError, GuestEvalError } from "./errors.ts";
 export type { DeleteOptions } from "./handles.ts";
 export { Sandbox, Sandboxes, Snapshot } from "./handles.ts";
+export type { Output } from "./output.ts";
+export type { GuestProcess } from "./process.ts";
+export type { Socket, SocketMaker } from "./socket.ts";
 export type { ForkOptions, SpawnOptions } from "./spawn.ts";
+export type { AttachOptions, ProcessOptions } from "./start-process.ts";

@@ -1,5 +1,6 @@
 import { ForkdError } from "@forkd/api";
 import { retriesMaxDefault } from "./retry.ts";
+import type { SocketMaker } from "./socket.ts";
 
 export interface ClientOptions {
   /** Where the daemon answers. Default: FORKD_URL, else http://127.0.0.1:8889. */
@@ -12,6 +13,8 @@ export interface ClientOptions {
   readonly retriesMax?: number | undefined;
   /** Stands in for the platform's fetch, for tests and for other transports. */
   readonly fetch?: typeof fetch | undefined;
+  /** Makes the WebSockets of running commands in the platform's place. */
+  readonly webSocket?: SocketMaker | undefined;
 }
 
 export interface ClientSettings {
@@ -21,6 +24,7 @@ export interface ClientSettings {
   readonly timeoutMs: number | null;
   readonly retriesMax: number;
   readonly fetch: typeof fetch;
+  readonly webSocket: SocketMaker | null;
 }
 
 const urlDefault = "http://127.0.0.1:8889";
@@ -34,6 +38,7 @@ export function resolveSettings(options: ClientOptions): ClientSettings {
     timeoutMs: options.timeoutMs ?? null,
     retriesMax: options.retriesMax ?? retriesMaxDefault,
     fetch: options.fetch ?? globalThis.fetch,
+    webSocket: options.webSocket ?? null,
   };
 }
 

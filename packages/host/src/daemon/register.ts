@@ -44,7 +44,10 @@ export interface RouteCall<N extends CallName> {
 /** One validated request for a WebSocket. */
 export interface SocketCall<N extends SocketName> {
   readonly params: HandlerParams<N>;
-  /** Makes the request a WebSocket; failures after that are the handler's to tell. */
+  /**
+   * Makes the request a WebSocket; failures after that are the handler's to tell. Throws
+   * upgrade_required: then a client may have asked why it got none, so refuse it first.
+   */
   readonly accept: () => Promise<WebSocket>;
   readonly actor: Actor;
 }
@@ -100,7 +103,6 @@ function registerSocket(
     url: urlOf(routes.streamExec),
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const params = parseParams(request.params);
-      upgrades.requireSocket(request);
       const accept = (): Promise<WebSocket> => upgrades.accept(request, reply);
       await handler({ params, accept, actor: actorOf(request) });
       return reply;

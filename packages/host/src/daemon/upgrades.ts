@@ -48,8 +48,7 @@ export class Upgrades {
     app.addHook("preClose", async () => this.#closeAll());
   }
 
-  /** Throws upgrade_required for a request that asks for no WebSocket, or for another version. */
-  requireSocket({ raw }: FastifyRequest): void {
+  #requireSocket({ raw }: FastifyRequest): void {
     const { headers } = raw;
     const key = headers["sec-websocket-key"] ?? "";
     const isOurs = headers["sec-websocket-version"] === "13" && keyPattern.test(key);
@@ -57,9 +56,12 @@ export class Upgrades {
     throw new ForkdError("upgrade_required", "this route is a WebSocket, of version 13");
   }
 
-  /** The request's WebSocket; from here on nothing else answers it. */
+  /**
+   * The request's WebSocket; from here on nothing else answers it. Throws upgrade_required for a
+   * request that asks for none, or for another version.
+   */
   async accept(request: FastifyRequest, reply: FastifyReply): Promise<WebSocket> {
-    this.requireSocket(request);
+    this.#requireSocket(request);
     const head = this.#heads.get(request.raw) ?? Buffer.alloc(0);
     const { promise, resolve } = Promise.withResolvers<WebSocket>();
     markUpgraded(reply);
