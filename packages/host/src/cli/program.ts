@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from "commander";
 import { engineChoices } from "../config/engine-settings.ts";
 import { auditVerifyVerb } from "./commands/audit-verify.ts";
 import { branchVerb } from "./commands/branch.ts";
+import { checkVerb } from "./commands/check.ts";
 import { cleanupVerb } from "./commands/cleanup.ts";
 import { doctorVerb } from "./commands/doctor.ts";
 import { evalVerb } from "./commands/eval.ts";
@@ -81,7 +82,14 @@ const netnsVerbs: readonly Verb[] = [
   netnsHostTapVerb,
 ];
 
-const hostVerbs: readonly Verb[] = [doctorVerb, cleanupVerb, leaksVerb, whereVerb, versionVerb];
+const hostVerbs: readonly Verb[] = [
+  doctorVerb,
+  cleanupVerb,
+  checkVerb,
+  leaksVerb,
+  whereVerb,
+  versionVerb,
+];
 
 /** The whole command tree; also what docs/cli.md is generated from. */
 export function buildProgram(onVerb: OnVerb): Command {

@@ -7,7 +7,7 @@ import { initrdsDir, type KernelPaths, kernelFiles, listKernels } from "./kernel
  * Kernels and initramfs images that came with snapshots of other hosts, named by their content.
  * Nothing boots them by itself: they are kept so that a snapshot can be packed whole again.
  */
-function keptDir(paths: KernelPaths): string {
+export function keptDir(paths: KernelPaths): string {
   return join(paths.kernelsDir, "kept");
 }
 

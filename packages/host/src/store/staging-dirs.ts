@@ -18,6 +18,11 @@ export async function makeStagingDir(
   return mkdtemp(join(root, `${stagingPrefix}${owner.pid}.${owner.startTicks}-${what}-`));
 }
 
+/** Whether a name is one of somebody who writes or removes something, alive or not. */
+export function isStagingName(name: string): boolean {
+  return name.startsWith(stagingPrefix);
+}
+
 /** What processes that are gone were writing or removing in `root`. */
 export async function findStaleStagingDirs(root: string): Promise<string[]> {
   const names = (await readdir(root).catch(undefinedIfMissing)) ?? [];

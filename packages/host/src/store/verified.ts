@@ -57,6 +57,15 @@ export class VerifiedLayers {
     return checking;
   }
 
+  /** {@link require} that reads all bytes, whatever is remembered of them; what it finds is. */
+  async recheck(link: Link): Promise<void> {
+    const { identity, sha256 } = link;
+    if (identity === null) return;
+    const damage = await this.#examine(link);
+    await this.#write(sha256, { ...identity, damage });
+    if (damage !== null) throw corrupt(link, damage);
+  }
+
   /** What an earlier check found wrong with the files as they are, without a new one. */
   async knownDamage({ sha256, identity }: Link): Promise<string | undefined> {
     if (identity === null) return undefined;
@@ -74,10 +83,7 @@ export class VerifiedLayers {
     const verdict = await this.#verdict(link.sha256, identity);
     const damage = verdict === undefined ? await this.#examine(link) : verdict.damage;
     if (verdict === undefined) await this.#write(link.sha256, { ...identity, damage });
-    if (damage === null) return;
-    throw new ForkdError("snapshot_corrupt", damage, {
-      hint: `restore the file from a backup, or remove it: forkd rmi --cascade ${link.tag}`,
-    });
+    if (damage !== null) throw corrupt(link, damage);
   }
 
   async #examine(link: Link): Promise<string | null> {
@@ -188,4 +194,10 @@ export async function verifyCopy(
 
 function isSame(a: LayerIdentity, b: LayerIdentity): boolean {
   return a.vmstate === b.vmstate && a.memory === b.memory && a.index === b.index;
+}
+
+function corrupt({ tag }: Link, damage: string): ForkdError {
+  return new ForkdError("snapshot_corrupt", damage, {
+    hint: `restore the file from a backup, or remove it: forkd rmi --cascade ${tag}`,
+  });
 }
