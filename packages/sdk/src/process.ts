@@ -96,7 +96,7 @@ export class GuestProcess {
     return (this.#started?.offset ?? 0) + this.#received;
   }
 
-  /** Its standard input, for `pipeTo`. What it does not read is dropped when it ends. */
+  /** Its standard input, for `pipeTo`, which fails when the command ends before its input does. */
   get stdin(): WritableStream<Uint8Array | string> {
     return new WritableStream<Uint8Array | string>({
       write: (data) => this.write(data),
@@ -104,7 +104,7 @@ export class GuestProcess {
     });
   }
 
-  /** Writes input; resolves when the daemon has room for more. */
+  /** Writes input; resolves when the daemon has room for more. Throws exec_not_found at its end. */
   write(data: Uint8Array | string): Promise<void> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
     return this.#inTurn(() => this.#write(bytes));
@@ -176,7 +176,8 @@ export class GuestProcess {
   }
 
   async #write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length && !this.#isOver; ) {
+    for (let at = 0; at < bytes.length; ) {
+      if (this.#isOver) throw inputIsOver();
       if (this.#inputCredit === 0) {
         const { promise, resolve } = deferred<void>();
         this.#wakeWriter = resolve;
@@ -276,6 +277,12 @@ function parseMessage(text: string): ExecServerMessage | undefined {
 
 function problemOf({ error, code, hint }: Extract<ExecServerMessage, { type: "error" }>) {
   return new ForkdError(isErrorCode(code) ? code : "internal", error, { hint });
+}
+
+function inputIsOver(): ForkdError {
+  return new ForkdError("exec_not_found", "the command has ended and takes no more input", {
+    hint: "wait() tells how it ended",
+  });
 }
 
 function lost(): ForkdError {

@@ -1,11 +1,14 @@
-import type { IsolationTier, RouteRequest } from "@forkd/api";
+import type { EgressInput, IsolationTier, RouteRequest } from "@forkd/api";
 import type { CallControl } from "./deadline.ts";
 
 /** How children are forked. Absent means the daemon's default. */
 export interface ForkOptions extends CallControl {
   /** How many children, 1 to 1000. Default: 1. */
   readonly n?: number | undefined;
+  /** A network of its own for each; without, they have none. */
   readonly perChildNetns?: boolean | undefined;
+  /** What each may reach by it; nothing when absent. */
+  readonly egress?: EgressInput | undefined;
   /** The most of the host's memory that a child may take, MiB. */
   readonly memoryLimitMib?: number | undefined;
   /** Processors' worth of the host's time, such as 0.5. */
@@ -34,11 +37,12 @@ type CreateSandboxes = RouteRequest<"createSandboxes">;
 
 /** The request's body, with the fields only that are given; n and per_child_netns always. */
 export function spawnBody(options: SpawnOptions): CreateSandboxes {
-  const { scratchMib, prewarm, liveFork, hugepages, minIsolation } = options;
+  const { egress, scratchMib, prewarm, liveFork, hugepages, minIsolation } = options;
   return {
     snapshot_tag: options.snapshotTag,
     n: options.n ?? 1,
     per_child_netns: options.perChildNetns ?? false,
+    ...(egress !== undefined && { egress }),
     ...limitsBody(options),
     ...(scratchMib !== undefined && { scratch_mib: scratchMib }),
     ...(prewarm !== undefined && { prewarm }),
