@@ -1,19 +1,14 @@
 import assert from "node:assert/strict";
-import { copyFile, mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
 import { type SandboxInfo, sandboxInfoSchema } from "@forkd/api";
 import { z } from "zod";
-import { ensureBaked } from "../helpers/baked.ts";
 import { staticBusybox } from "../helpers/capabilities.ts";
 import { skipWithout } from "../helpers/capability.ts";
-import { forkd } from "../helpers/cli.ts";
-import { makeDataDir } from "../helpers/data-dir.ts";
+import { bakeSmall } from "../helpers/small-snapshot.ts";
 import { skipWithoutSystemImage } from "../helpers/system-image.ts";
 import { bootSystem, checkoutFiles, type SystemVm } from "../helpers/system-vm.ts";
-import { makeTmpDir } from "../helpers/tmp.ts";
 
-const busybox = staticBusybox();
 /** It compares times, which a busy machine can spoil, and takes seven minutes. */
 const asked =
   process.env["FORKD_TEST_SYSTEM"] === "1" ? false : "is run by itself: npm run test:system";
@@ -21,7 +16,7 @@ const skip =
   asked ||
   skipWithoutSystemImage() ||
   skipWithout("root", "qemu", "guest-agent") ||
-  (busybox === undefined && "needs a static busybox (apt-get install busybox-static)");
+  (staticBusybox() === undefined && "needs a static busybox (apt-get install busybox-static)");
 
 const limits = {
   memory_limit_mib: 64,
@@ -54,8 +49,13 @@ describe("limits by cgroup v2 under systemd", { skip }, () => {
   const stack = new AsyncDisposableStack();
 
   before(async () => {
-    const snapshot = stack.use(await bakeSmall());
-    vm = stack.use(await bootSystem({ memoryMib: 1536, files: snapshot.files }));
+    const snapshot = stack.use(await bakeSmall(tag));
+    const files = {
+      ...checkoutFiles(),
+      ...snapshot.files,
+      "fork-load.py": join(import.meta.dirname, "../helpers/fork-load.py"),
+    };
+    vm = stack.use(await bootSystem({ memoryMib: 1536, files }));
     await startController(vm);
     children = [...(await spawn(vm, 1, limits)), ...(await spawn(vm, 2, siblingLimits))];
     const siblings = children.slice(1).map(({ id }) => id);
@@ -136,32 +136,6 @@ describe("limits by cgroup v2 under systemd", { skip }, () => {
     assert.deepEqual([leaks.stdout, leaks.code], ["", 0], leaks.stderr);
   });
 });
-
-interface SmallSnapshot extends AsyncDisposable {
-  readonly files: Readonly<Record<string, string>>;
-}
-
-/** The smallest guest that there is: what runs in it is emulated twice. */
-async function bakeSmall(): Promise<SmallSnapshot> {
-  const stack = new AsyncDisposableStack();
-  const dir = stack.use(await makeDataDir("small", await ensureBaked(), ["kernels"]));
-  await using root = await makeTmpDir("busybox");
-  await mkdir(join(root.path, "bin"));
-  await copyFile(busybox ?? "", join(root.path, "bin/busybox"));
-  for (const name of ["sh", "tail"]) await symlink("busybox", join(root.path, "bin", name));
-  const bake = ["from-image", `dir:${root.path}`, "--tag", tag, "--mem-size-mib", "128"];
-  const { code, stderr } = await forkd(bake, { dataDir: dir.path });
-  assert.equal(code, 0, stderr);
-  const data = ["snapshots", "rootfs"].map((name) => [`data/${name}`, join(dir.path, name)]);
-  return {
-    files: {
-      ...checkoutFiles(),
-      ...Object.fromEntries(data),
-      "fork-load.py": join(import.meta.dirname, "../helpers/fork-load.py"),
-    },
-    [Symbol.asyncDispose]: () => stack[Symbol.asyncDispose](),
-  };
-}
 
 /** As a unit that leaves its sandboxes running when it is stopped. Resolves when it listens. */
 async function startController(vm: SystemVm): Promise<void> {

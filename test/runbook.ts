@@ -1,0 +1,139 @@
+/**
+ * `npm run test:runbook`: runs docs/runbook.md in an emulated Debian with systemd, from its
+ * packages, and provokes the failures that it tells of. Takes about half an hour; exits with 1 when
+ * anything is printed that the runbook does not say. `--debs DIR` takes packages that are built.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { run } from "@forkd/host/lib/exec.ts";
+import { repoRoot } from "./helpers/baked.ts";
+import { staticBusybox } from "./helpers/capabilities.ts";
+import { skipWithout } from "./helpers/capability.ts";
+import { isPrinted, type RunbookCommand, runbookOf } from "./helpers/runbook.ts";
+import { bakeSmall } from "./helpers/small-snapshot.ts";
+import { skipWithoutSystemImage } from "./helpers/system-image.ts";
+import { bootSystem, type SystemVm } from "./helpers/system-vm.ts";
+import { makeTmpDir } from "./helpers/tmp.ts";
+
+/** A guest of an emulated host that is emulated itself, on a machine with other work. */
+const commandTimeoutMs = 6 * 60_000;
+/** For what only tells how things are: until it tells what it should. */
+const settleMs = 90_000;
+const againMs = 3_000;
+const vmMemoryMib = 2048;
+const tag = "pyagent";
+const work = "/root/runbook";
+
+/** What only looks, and may be asked again. */
+const looks = /^(?:curl -s|systemctl (?:is-active|show)|forkd ls|tail|journalctl|cat|ls|pgrep|ss) /;
+
+const token = "/etc/forkd/token";
+const snapshotDir = `/var/lib/forkd/snapshots/${tag}`;
+
+/** What goes wrong before a part of the runbook is needed, by its heading. */
+const provocations: Readonly<Record<string, string>> = {
+  "A first snapshot": "cp -a /files/data/. /var/lib/forkd/",
+  "The daemon does not start: the port is taken":
+    "systemctl stop forkd-controller; " +
+    "systemd-run --unit=squatter python3 -m http.server 8889 --bind 127.0.0.1; sleep 10",
+  "The daemon does not start: its configuration": `echo CHANGE_ME > ${token}`,
+  "The daemon is killed, or does not answer": "systemctl reset-failed forkd-controller",
+  "A spawn is refused: the snapshot": `mv ${snapshotDir}/vmstate /var/lib/forkd/vmstate.away`,
+  "The disk is full":
+    "fallocate -l $(df --output=avail -B1 /var/lib/forkd | tail -n 1) /var/lib/forkd/fill; " +
+    "dd if=/dev/zero of=/var/lib/forkd/fill2 bs=4k 2>/dev/null; true",
+};
+
+class Runbook {
+  readonly #vm: SystemVm;
+  /** What the operator's shell has been told to export. */
+  readonly #exports = new Map<string, string>();
+  readonly wrong: string[] = [];
+
+  constructor(vm: SystemVm) {
+    this.#vm = vm;
+  }
+
+  async part(heading: string, commands: readonly RunbookCommand[]): Promise<void> {
+    console.log(`\n## ${heading}`);
+    const provocation = provocations[heading];
+    if (provocation !== undefined) await this.#vm.ok(provocation, { timeoutMs: commandTimeoutMs });
+    for (const command of commands) await this.#command(heading, command);
+  }
+
+  async #command(heading: string, { command, prints }: RunbookCommand): Promise<void> {
+    console.log(`$ ${command}`);
+    const until = performance.now() + (looks.test(command) ? settleMs : 0);
+    const expected = prints.map((line) => this.#filled(line));
+    for (;;) {
+      const printed = await this.#run(command);
+      if (isPrinted(expected, printed)) {
+        process.stdout.write(printed);
+        return;
+      }
+      if (performance.now() < until) {
+        await sleep(againMs);
+        continue;
+      }
+      console.log(`WRONG; printed:\n${printed}expected:\n${expected.join("\n")}`);
+      this.wrong.push(`${heading}: ${command}`);
+      return;
+    }
+  }
+
+  /** Both outputs, as a terminal shows them. */
+  async #run(command: string): Promise<string> {
+    if (command === "systemctl reboot") {
+      await this.#vm.reboot();
+      return "";
+    }
+    const known = [...this.#exports].map(([name, value]) => `export ${name}='${value}'; `);
+    const shell = `exec 2>&1; cd ${work}; ${known.join("")}`;
+    const exported = /^export (\w+)=/.exec(command)?.[1];
+    const told = exported === undefined ? command : `${command}; printf %s "$${exported}"`;
+    const { stdout } = await this.#vm.run(shell + told, { timeoutMs: commandTimeoutMs });
+    if (exported === undefined) return stdout;
+    this.#exports.set(exported, stdout.trim().split("\n").at(-1) ?? "");
+    return "";
+  }
+
+  /** Names that the shell knows are what they stand for, in what is printed too. */
+  #filled(line: string): string {
+    return line.replaceAll(/\$(\w+)/g, (name, key: string) => this.#exports.get(key) ?? name);
+  }
+}
+
+/** The packages that the runbook names, as files for the VM. */
+async function packagesOf(text: string, outDir: string): Promise<Record<string, string>> {
+  const names = new Set([...text.matchAll(/forkd_[\d.]+_amd64\.deb/g)].map(([name]) => name));
+  const { values } = parseArgs({ options: { debs: { type: "string" } } });
+  const dir = values.debs ?? outDir;
+  for (const name of values.debs === undefined ? names : []) {
+    const version = name.split("_")[1] ?? "";
+    const release = ["scripts/release.ts", "--out", dir, "--version", version];
+    await run([join(repoRoot, "scripts/node"), ...release], { cwd: repoRoot });
+  }
+  return Object.fromEntries([...names].map((name) => [`debs/${name}`, join(dir, name)]));
+}
+
+const lacks =
+  skipWithoutSystemImage() ||
+  skipWithout("root", "qemu", "guest-agent") ||
+  (staticBusybox() === undefined && "needs a static busybox (apt-get install busybox-static)");
+if (lacks !== false) {
+  console.error(`error: ${lacks}`);
+  process.exit(1);
+}
+const text = readFileSync(join(repoRoot, "docs/runbook.md"), "utf8");
+await using tmp = await makeTmpDir("runbook");
+await using snapshot = await bakeSmall(tag);
+const files = { ...(await packagesOf(text, tmp.path)), ...snapshot.files };
+await using vm = await bootSystem({ memoryMib: vmMemoryMib, files });
+await vm.ok(`mkdir ${work} && ln -s /files/debs/* ${work}/`);
+const runbook = new Runbook(vm);
+for (const { heading, commands } of runbookOf(text)) await runbook.part(heading, commands);
+for (const each of runbook.wrong) console.error(`wrong: ${each}`);
+console.log(runbook.wrong.length === 0 ? "the runbook holds" : `${runbook.wrong.length} wrong`);
+process.exitCode = runbook.wrong.length === 0 ? 0 : 1;
