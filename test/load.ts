@@ -1,7 +1,8 @@
 /**
  * `npm run load -- --minutes N --clients N`: mixed calls of many clients against a daemon with real
- * sandboxes. Fails when a call fails otherwise than with a typed 429 or 503, or when the daemon holds
- * more afterwards. The latency of /healthz is told beside its target; a busy machine misses it.
+ * sandboxes. Fails when a call fails otherwise than with a typed 429 or 503, or when the daemon
+ * holds more afterwards. The latency of /healthz is told beside its target, which a busy machine
+ * misses.
  */
 import { parseArgs } from "node:util";
 import { ensureBaked } from "./helpers/baked.ts";

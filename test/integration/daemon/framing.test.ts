@@ -9,6 +9,8 @@ const token = "correct-horse-battery-staple";
 const authorization = `Authorization: Bearer ${token}`;
 const body = '{"snapshot_tag":"base"}';
 const size = body.length.toString(16);
+/** The body as one chunk, with the end behind it. */
+const chunks = `${size}\r\n${body}\r\n0\r\n\r\n`;
 const chunked = "Transfer-Encoding: chunked";
 const length = `Content-Length: ${body.length}`;
 /** What is smuggled: it must not be served whatever stands before it. */
@@ -50,8 +52,8 @@ const ambiguous: Readonly<Record<string, string>> = {
   "a bare carriage return": post("X-Note: one\rContent-Length: 5", length) + body,
   "a zero byte in a header": post("X-Note: one\0two", length) + body,
   "the coding identity": post("Transfer-Encoding: identity", length) + body,
-  "a coding before chunked": `${post("Transfer-Encoding: gzip, chunked")}${size}\r\n${body}\r\n0\r\n\r\n`,
-  "a coding behind chunked": `${post("Transfer-Encoding: chunked, gzip")}${size}\r\n${body}\r\n0\r\n\r\n`,
+  "a coding before chunked": `${post("Transfer-Encoding: gzip, chunked")}${chunks}`,
+  "a coding behind chunked": `${post("Transfer-Encoding: chunked, gzip")}${chunks}`,
   "an unknown coding": `${post("Transfer-Encoding: xchunked")}0\r\n\r\n`,
   "a coding behind a vertical tab": `${post("Transfer-Encoding: \x0bchunked")}0\r\n\r\n`,
   "two codings": `${post(chunked, "Transfer-Encoding: identity")}0\r\n\r\n`,
@@ -64,7 +66,7 @@ const ambiguous: Readonly<Record<string, string>> = {
   "a line feed in a chunk's extension": sent(`${size};a\nb`, body, "0", "", ""),
   "an endless chunk extension": sent(`${size};${long}`, body, "0", "", ""),
   "a length in a trailer": sent(size, body, "0", "Content-Length: 5", "", ""),
-  "chunks in HTTP/1.0": `${post(chunked).replace("HTTP/1.1", "HTTP/1.0")}${size}\r\n${body}\r\n0\r\n\r\n`,
+  "chunks in HTTP/1.0": `${post(chunked).replace("HTTP/1.1", "HTTP/1.0")}${chunks}`,
   "HTTP/0.9": "GET /version\r\n\r\n",
   "HTTP/1.2": rawGet("/version", authorization).replace("HTTP/1.1", "HTTP/1.2"),
   "the preface of HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -1,4 +1,4 @@
-/** Clients that send slowly, read nothing, or come in crowds, against a server with short bounds. */
+/** Clients that send slowly, read nothing, or come in crowds; the server has short bounds. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { Socket } from "node:net";
@@ -57,24 +57,24 @@ const slow: Readonly<Record<string, readonly [head: string, drop: string]>> = {
 };
 
 for (const [name, [head, drop]] of Object.entries(slow)) {
-  test(`${name}: ${crowd} such clients are cut off, and others are served meanwhile`, async (context) => {
+  test(`${name}: ${crowd} such clients are cut off, and others served meanwhile`, async (t) => {
     const server = new TestServer({ headersMaxMs: 1_000, receiveMaxMs: 1_500 });
-    const port = await listenForTest(server, context);
-    const sockets = await connectMany(context, { port, count: crowd, text: head });
+    const port = await listenForTest(server, t);
+    const sockets = await connectMany(t, { port, count: crowd, text: head });
     // A byte now and then keeps a silence timer from firing, but not the deadline.
     const trickle = setInterval(() => {
       for (const socket of sockets) if (socket.writable) socket.write(drop);
     }, 100);
-    context.after(() => clearInterval(trickle));
+    t.after(() => clearInterval(trickle));
     await isServed(port);
     await closed(sockets);
     await isServed(port);
   });
 }
 
-test("connections above the bound are refused, and room is made when others go", async (context) => {
-  const port = await listenForTest(new TestServer(), context);
-  const sockets = await connectMany(context, { port, count: limits.connectionsMax });
+test("connections above the bound are refused, and room is made when others go", async (t) => {
+  const port = await listenForTest(new TestServer(), t);
+  const sockets = await connectMany(t, { port, count: limits.connectionsMax });
   assert.equal(await rawHttp(port, health), "");
   const [first, ...others] = sockets;
   first?.write(health);
@@ -84,7 +84,7 @@ test("connections above the bound are refused, and room is made when others go",
   await eventually(() => isServed(port));
 });
 
-test("a client that leaves its answer unread is cut off; one that waits for it is not", async (context) => {
+test("who leaves an answer unread is cut off; who waits for one is not", async (context) => {
   const server = new TestServer({ answerStallMaxMs: 300 });
   const port = await listenForTest(server, context);
   const held = Promise.withResolvers<void>();
@@ -143,7 +143,7 @@ test("what is no HTTP is not answered before what came before it", async (contex
   assert.equal(await rawHttp(port, `${one}FROB / HTTP/1.1\r\n\r\n`), "");
 });
 
-test("too many requests in one go end their connection, and what they held is given back", async (context) => {
+test("too many requests in one go end their connection, and hold nothing", async (context) => {
   const server = new TestServer();
   const port = await listenForTest(server, context);
   const held = Promise.withResolvers<void>();

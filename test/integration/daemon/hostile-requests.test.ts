@@ -1,4 +1,4 @@
-/** The real daemon over an empty data directory: what a stranger, and what a hostile caller gets. */
+/** The real daemon over an empty data directory: what strangers and hostile callers get. */
 import assert from "node:assert/strict";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -3,8 +3,8 @@ import type { Socket } from "node:net";
 import { limits } from "@forkd/api";
 
 /**
- * What a connection may cost: it ends when it asks for nothing, leaves its answer unread, or asks for
- * too much at once.
+ * What a connection may cost: it ends when it asks for nothing, leaves its answer unread, or asks
+ * for too much at once.
  */
 export class Connections {
   /** What is not answered yet, by its connection. */
@@ -69,8 +69,8 @@ export class Connections {
   }
 
   /**
-   * Closes connections without a request in flight, and new ones. Node stops to look for slow clients
-   * when the server stops, so one silent connection would hold up the whole drain.
+   * Closes connections without a request in flight, and new ones. Node stops to look for slow
+   * clients when the server stops, so one silent connection would hold up the whole drain.
    */
   closeIdle(): void {
     this.#isClosing = true;

@@ -11,9 +11,9 @@ const singleHeaders: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Refuses what Node's strict parser lets through although its end, its coding or its meaning is not
- * the same for everybody who reads it (RFC 9112, sections 3.2 and 6; RFC 9110, section 10.1.1). What
- * came behind such a request on its connection is not read.
+ * Refuses what Node's strict parser lets through although its end, its coding or its meaning is
+ * not the same for everybody who reads it (RFC 9112, sections 3.2 and 6; RFC 9110, section 10.1.1).
+ * What came behind such a request on its connection is not read.
  */
 export function installFramingGuard(app: FastifyInstance): void {
   // Without a listener Node answers by itself, in another shape and unaudited.
