@@ -2,60 +2,13 @@ import assert from "node:assert/strict";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { Client } from "@forkd/sdk";
+import { DaemonProcess, startProcess as startDaemon } from "../../helpers/daemon-process.ts";
 import { eventually } from "../../helpers/eventually.ts";
 import { makeTmpDir } from "../../helpers/tmp.ts";
-import { runChild } from "../../runner/child.ts";
-import { repoRoot } from "../../tidy/files.ts";
 
-const program = join(repoRoot, "bin/forkd-controller");
 const token = "correct-horse-battery-staple";
-
-/** A running daemon: its lines so far, and its exit code once it has ended. */
-class DaemonProcess {
-  readonly stdout: string[] = [];
-  readonly stderr: string[] = [];
-  readonly ended: Promise<number | null>;
-
-  constructor(args: readonly string[]) {
-    const end = runChild([program, ...args], {
-      cwd: repoRoot,
-      env: { PATH: process.env["PATH"], HOME: process.env["HOME"] },
-      deadlineMs: 20_000,
-      onStdoutLine: (line) => this.stdout.push(line),
-      onStderrLine: (line) => this.stderr.push(line),
-    });
-    this.ended = end.then(({ code }) => code);
-  }
-
-  /** Its address and pid, once it says that it listens. */
-  async listening(): Promise<{ url: string; pid: number }> {
-    return await eventually(
-      () => {
-        const line = this.stdout.find((each) => each.includes('"msg":"listening"'));
-        assert.ok(line, this.stderr.join("\n"));
-        return JSON.parse(line);
-      },
-      { timeoutMs: 10_000 },
-    );
-  }
-}
-
-/** Starts a daemon on a free port; it is stopped with the test. */
-async function startDaemon(context: TestContext, dir: string, ...args: string[]) {
-  const daemon = new DaemonProcess(["serve", "--data-dir", dir, "--bind", "127.0.0.1:0", ...args]);
-  const { url, pid } = await daemon.listening();
-  let hasEnded = false;
-  void daemon.ended.then(() => {
-    hasEnded = true;
-  });
-  context.after(async () => {
-    if (!hasEnded) process.kill(pid, "SIGKILL");
-    await daemon.ended;
-  });
-  return { daemon, url, pid };
-}
 
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
   test(`the daemon serves until ${signal} and leaves with code 0`, async (context) => {
