@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { ForkdError, limits } from "@forkd/api";
+import { VmmBroker } from "@forkd/host/engine/broker.ts";
 import type { RestoredVm } from "@forkd/host/engine/engine.ts";
-import { VmmProcess } from "@forkd/host/engine/process.ts";
+import type { VmmProcess } from "@forkd/host/engine/process.ts";
 import { type FirecrackerWorld, makeFirecrackerWorld } from "../test/helpers/firecracker-guest.ts";
 import { type HostFacts, hostFacts } from "./facts.ts";
 import { writeResult } from "./result-file.ts";
@@ -87,11 +88,12 @@ async function measure(world: FirecrackerWorld, order: Order): Promise<Firecrack
 
 /** The stand-in listens, and nobody speaks to it. */
 async function measureFloor(world: FirecrackerWorld, order: Order): Promise<FirecrackerRound> {
+  const broker = new VmmBroker();
   const started: VmmProcess[] = [];
   const argv = [world.fake.binary, "--api-sock", "fc.sock"];
   const rest = { dieWithParent: true, cgroups: [], sockets: 0, files: [], preload: null };
   const times = await measureLoop(world, order, async (workDir) => {
-    started.push(await VmmProcess.start({ argv, workDir, ...rest, stdout: "nowhere" }));
+    started.push(await broker.start({ argv, workDir, ...rest, stdout: "nowhere" }));
   });
   await Promise.all(started.map((program) => program.stop()));
   await removeDirs(world, order);

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { mkdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -8,6 +7,7 @@ import { AgentSession, firstAttachToken } from "@forkd/host/agent/session.ts";
 import type { BootKernel, Engine, Machine, RestoredVm, Vm } from "@forkd/host/engine/engine.ts";
 import { sha256File } from "@forkd/host/lib/hash.ts";
 import { findProcess, isAlive } from "@forkd/host/linux/proc.ts";
+import { childPids } from "../helpers/child-pids.ts";
 
 export interface EngineSubject {
   readonly engine: Engine;
@@ -251,10 +251,4 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
 
 function pause(ms: number): Promise<"silent"> {
   return new Promise((resolve) => setTimeout(() => resolve("silent"), ms));
-}
-
-/** Pids of this process's living children. */
-function childPids(): string[] {
-  const text = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8");
-  return text.split(" ").filter((pid) => pid !== "" && findProcess(Number(pid)) !== undefined);
 }

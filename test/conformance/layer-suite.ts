@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { copyFile, open, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { MemoryOverlay } from "@forkd/host/engine/engine.ts";
-import { findProcess } from "@forkd/host/linux/proc.ts";
+import { childPids } from "../helpers/child-pids.ts";
 import type { CaptureSubject } from "./capture-suite.ts";
 import { Guest, type GuestWorld } from "./captured-guest.ts";
 import { copyExtents, createSparse, type Extent, writeExtents } from "./layers.ts";
@@ -126,10 +125,4 @@ async function spoil(path: string, extents: readonly Extent[]): Promise<void> {
   for (const { offset, length } of extents) {
     await handle.write(Buffer.alloc(length, 0xcc), 0, length, offset);
   }
-}
-
-/** Pids of this process's living children. */
-function childPids(): string[] {
-  const text = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8");
-  return text.split(" ").filter((pid) => pid !== "" && findProcess(Number(pid)) !== undefined);
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,7 @@ import { endpoints } from "@forkd/host/engine/firecracker/contract.ts";
 import { findProcess, processesIn } from "@forkd/host/linux/proc.ts";
 import { Guest } from "../../conformance/captured-guest.ts";
 import { skipWithout } from "../../helpers/capability.ts";
+import { childPids } from "../../helpers/child-pids.ts";
 import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
@@ -219,9 +220,3 @@ describe("failures of Firecracker", { skip }, () => {
     await assert.rejects(missing.probe(kernel), { message: /\/dev\/no-kvm is missing/ });
   });
 });
-
-/** Pids of this process's living children. */
-function childPids(): string[] {
-  const text = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8");
-  return text.split(" ").filter((pid) => pid !== "" && findProcess(Number(pid)) !== undefined);
-}

@@ -2,6 +2,7 @@ import { delimiter, join } from "node:path";
 import { type EngineName, ForkdError, toForkdError } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import type { EngineChoice, EngineSettings } from "../config/engine-settings.ts";
+import { VmmBroker } from "../engine/broker.ts";
 import type { BootKernel, Engine, EngineProbe } from "../engine/engine.ts";
 import { FirecrackerEngine, type FirecrackerPrograms } from "../engine/firecracker/engine.ts";
 import { jailDefaults } from "../engine/firecracker/jail.ts";
@@ -45,15 +46,17 @@ export function openEngines(
   settings: EngineSettings,
   path: string | undefined,
 ): Engines {
+  const broker = new VmmBroker();
   const flat = new FlatImages(join(paths.cacheDir, "flat"));
   const engines: Readonly<Record<EngineName, Engine>> = {
-    qemu: new QemuEngine(paths.cacheDir),
+    qemu: new QemuEngine(paths.cacheDir, broker),
     firecracker: new FirecrackerEngine({
       find: () => findPrograms(paths, settings, path),
       jail: settings.jailed ? jailDefaults : null,
       cacheDir: paths.cacheDir,
       cpuTemplate: settings.cpuTemplate,
       flatten: (image) => flat.flatten(image),
+      broker,
     }),
   };
   return preferEngines(engines, settings.choice);

@@ -8,6 +8,7 @@ export type NativeName =
   | "forkd-sparse"
   | "forkd-notify"
   | "forkd-probe"
+  | "forkd-broker"
   | "forkd-ram.so";
 
 /**

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VmmBroker } from "@forkd/host/engine/broker.ts";
 import { kernelCommandLine } from "@forkd/host/engine/firecracker/boot.ts";
 import { type FirecrackerHost, timeoutDefaults } from "@forkd/host/engine/firecracker/host.ts";
 import {
@@ -19,6 +20,7 @@ const hostOf = (text: string): FirecrackerHost => {
     capabilities: capabilitiesOf(version),
     jail: null,
     flatten: async ({ base }) => base,
+    broker: new VmmBroker(),
     timeouts: timeoutDefaults,
   };
 };

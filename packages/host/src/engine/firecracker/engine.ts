@@ -1,5 +1,6 @@
 import { ForkdError } from "@forkd/api";
 import { run } from "../../lib/exec.ts";
+import { VmmBroker } from "../broker.ts";
 import type {
   AdoptSpec,
   BootedVm,
@@ -44,6 +45,8 @@ export interface FirecrackerOptions {
   /** A template's name, or the path of one; null shows guests the host's CPU. */
   readonly cpuTemplate: string | null;
   readonly flatten: Flatten;
+  /** One of its own when absent. */
+  readonly broker?: VmmBroker;
   readonly kvmDevice?: string;
   readonly timeouts?: Partial<FirecrackerTimeouts>;
 }
@@ -53,11 +56,13 @@ export class FirecrackerEngine implements Engine {
   readonly name = "firecracker";
   readonly #options: FirecrackerOptions;
   readonly #users: JailUsers | null;
+  readonly #broker: VmmBroker;
   #host: Promise<FirecrackerHost> | undefined;
   #cpu: string | undefined;
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;
+    this.#broker = options.broker ?? new VmmBroker();
     this.#users = options.jail === null ? null : new JailUsers(options.jail);
   }
 
@@ -133,6 +138,7 @@ export class FirecrackerEngine implements Engine {
       capabilities: capabilitiesOf(version),
       jail,
       flatten,
+      broker: this.#broker,
       timeouts: { ...timeoutDefaults, ...timeouts },
     };
   }

@@ -1,10 +1,10 @@
-import { constants, symlinkSync } from "node:fs";
-import { chmod, chown, open, rename, rm, stat } from "node:fs/promises";
+import { constants } from "node:fs";
+import { chmod, chown, open, rename, rm, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../../lib/atomic.ts";
 import { run } from "../../lib/exec.ts";
-import type { FileBind } from "../process.ts";
+import type { FileBind } from "../vmm-spawn.ts";
 
 /**
  * Names inside the directory that a VMM sees as its own: the work directory, or the root of its
@@ -57,8 +57,7 @@ export async function provide(
   user: JailUser | null,
 ): Promise<readonly FileBind[]> {
   if (user === null) {
-    // Links of its own in a fresh directory: quicker made than handed to another thread.
-    for (const { file, name } of files) symlinkSync(file, join(dir, name));
+    await Promise.all(files.map(({ file, name }) => symlink(file, join(dir, name))));
     return [];
   }
   for (const { file } of files) await allowGroup(file, user.gid);

@@ -1,3 +1,4 @@
+import type { VmmBroker } from "../broker.ts";
 import type { MemoryImage } from "../engine.ts";
 import type { JailSettings, JailUsers } from "./jail.ts";
 import type { FirecrackerCapabilities, FirecrackerVersion } from "./version.ts";
@@ -34,5 +35,6 @@ export interface FirecrackerHost {
   readonly capabilities: FirecrackerCapabilities;
   readonly jail: { readonly settings: JailSettings; readonly users: JailUsers } | null;
   readonly flatten: Flatten;
+  readonly broker: VmmBroker;
   readonly timeouts: FirecrackerTimeouts;
 }

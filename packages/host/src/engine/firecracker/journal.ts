@@ -1,5 +1,4 @@
-import { writeFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { z } from "zod";
@@ -31,14 +30,11 @@ export class VmJournal {
     this.#note = note;
   }
 
-  /**
-   * Before the VM is started, so one that is cut off half-way describes nothing. Written at once: a
-   * few hundred bytes take less than the way to another thread and back.
-   */
-  static create(workDir: string, note: Omit<VmNote, "format" | "epoch">): VmJournal {
+  /** Before the VM is started, so one that is cut off half-way describes nothing. */
+  static async create(workDir: string, note: Omit<VmNote, "format" | "epoch">): Promise<VmJournal> {
     const journal = new VmJournal(workDir, { ...note, format: 1, epoch: "image" });
     const text = JSON.stringify(journal.note);
-    writeFileSync(join(workDir, journalFile), text, { mode: 0o600, flag: "wx" });
+    await writeFile(join(workDir, journalFile), text, { mode: 0o600, flag: "wx" });
     return journal;
   }
 

@@ -1,7 +1,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { withDeadline } from "../../lib/deadline.ts";
-import { VmmProcess } from "../process.ts";
+import { startOwnVmm } from "../own-vmm.ts";
+import type { VmmProcess } from "../process.ts";
 import { FirecrackerApi, FirecrackerRefusal } from "./api.ts";
 import { type JailUser, type Provided, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
@@ -46,7 +47,7 @@ async function start(
 ): Promise<Launched> {
   const { workDir, memoryMib } = order;
   const relative = user === null ? "." : jailDir(host.binary);
-  const journal = VmJournal.create(workDir, { dir: relative, user, memory_mib: memoryMib });
+  const journal = await VmJournal.create(workDir, { dir: relative, user, memory_mib: memoryMib });
   const { dir } = journal;
   // The jailer takes what is there already; its files must be before it closes the door.
   if (user !== null) await mkdir(dir, { recursive: true, mode: 0o700 });
@@ -54,7 +55,8 @@ async function start(
   const binds = await provide(files, dir, user);
   const appearance = watchFor(dir, vmFiles.api);
   try {
-    const process = await VmmProcess.start({
+    const begin = order.stdout === "us" ? startOwnVmm : host.broker.start;
+    const process = await begin({
       argv: argvOf(host, order, user),
       workDir,
       dieWithParent: order.dieWithParent,

@@ -50,7 +50,7 @@ function machineArgs(hardware: Hardware): string[] {
     ...(machine.nic ? nicArgs(hardware.network) : []),
     ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"],
     ...["-global", "migration.send-configuration=off"],
-    ...["-chardev", `socket,id=qmp,fd=${qmpFd}`, "-mon", "chardev=qmp,mode=control"],
+    ...["-mon", "chardev=qmp,mode=control"],
     ...["-chardev", `socket,id=qmp2,path=${qmpSocketName},server=on,wait=off`],
     ...["-mon", "chardev=qmp2,mode=control"],
   ];
@@ -123,6 +123,7 @@ export function bootArgv(spec: BootSpec, tscKhz: number | null): string[] {
   return [
     program,
     ...machineArgs({ ...spec, memory, scratch, network: null }),
+    ...["-chardev", `socket,id=qmp,fd=${qmpFd}`],
     ...["-chardev", `socket,id=console,fd=${consoleFd}`, "-serial", "chardev:console"],
     ...["-kernel", spec.kernel.vmlinuz, "-initrd", spec.kernel.initrd],
     ...["-append", kernelCommandLine(spec, tscKhz)],
@@ -141,13 +142,14 @@ export function ramEnv({ machine, memory }: RestoreSpec): Record<string, string>
 
 /**
  * A child: no kernel (it would be written over the RAM image), RAM private, state awaited.
- * Socket: QMP; file: the state, on vmstateFd.
+ * Socket: QMP, which listens; file: the state, on vmstateFd.
  */
 export function restoreArgv(spec: RestoreSpec): string[] {
   const memory = memoryObject(spec.machine, layeredRam, "off");
   return [
     program,
     ...machineArgs({ ...spec, memory }),
+    ...["-chardev", `socket,id=qmp,fd=${qmpFd},server=on,wait=off`],
     ...["-serial", "null"],
     // A monitor takes one client; this one is for captures, the others are the owner's.
     ...["-chardev", `socket,id=qmp3,path=${captureSocketName},server=on,wait=off`],

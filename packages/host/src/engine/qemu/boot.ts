@@ -1,6 +1,6 @@
 import { keepTail } from "../console.ts";
 import type { BootedVm, BootSpec } from "../engine.ts";
-import { VmmProcess } from "../process.ts";
+import { startOwnVmm } from "../own-vmm.ts";
 import { createRamFile } from "../ram-file.ts";
 import { bootArgv } from "./argv.ts";
 import { Qmp } from "./qmp.ts";
@@ -12,7 +12,7 @@ export async function bootQemu(spec: BootSpec): Promise<BootedVm> {
   await createRamFile(spec.memoryFile, spec.machine.memoryMib);
   const tscKhz = spec.machine.accel === "tcg" ? await hostTscKhz() : null;
   const started = performance.now();
-  const process = await VmmProcess.start({
+  const process = await startOwnVmm({
     argv: bootArgv(spec, tscKhz),
     workDir: spec.workDir,
     dieWithParent: true,

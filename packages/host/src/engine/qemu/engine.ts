@@ -1,3 +1,4 @@
+import { VmmBroker } from "../broker.ts";
 import type {
   AdoptSpec,
   BootedVm,
@@ -29,10 +30,12 @@ const cpuOf = {
 export class QemuEngine implements Engine {
   readonly name = "qemu";
   readonly #cacheDir: string;
+  readonly #broker: VmmBroker;
 
   /** Verdicts of trials are kept in `cacheDir`. */
-  constructor(cacheDir: string) {
+  constructor(cacheDir: string, broker = new VmmBroker()) {
     this.#cacheDir = cacheDir;
+    this.#broker = broker;
   }
 
   version(): Promise<string> {
@@ -55,7 +58,7 @@ export class QemuEngine implements Engine {
   }
 
   restore(spec: RestoreSpec): Promise<RestoredVm> {
-    return restoreQemu(spec);
+    return restoreQemu(spec, this.#broker);
   }
 
   adopt(spec: AdoptSpec): Promise<Vm> {

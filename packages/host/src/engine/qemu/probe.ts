@@ -10,7 +10,7 @@ import { run } from "../../lib/exec.ts";
 import { bootId } from "../../linux/proc.ts";
 import { agentSpoke } from "../console.ts";
 import type { BootKernel, EngineProbe } from "../engine.ts";
-import { VmmProcess } from "../process.ts";
+import { startOwnVmm } from "../own-vmm.ts";
 
 /**
  * A guest under KVM says its first word in under a second. Where KVM opens but cannot run a stock
@@ -74,7 +74,7 @@ async function tryKvm(kernel: BootKernel, cacheDir: string): Promise<Verdict> {
 }
 
 async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
-  const trial = await VmmProcess.start({
+  const trial = await startOwnVmm({
     argv: [
       "qemu-system-x86_64",
       ...["-M", "microvm,isa-serial=on", "-accel", "kvm", "-cpu", "host"],

@@ -1,6 +1,6 @@
 import { ForkdError } from "@forkd/api";
+import type { VmmBroker } from "../broker.ts";
 import type { RestoredVm, RestoreSpec } from "../engine.ts";
-import { VmmProcess } from "../process.ts";
 import { ramEnv, restoreArgv, vmstateFd } from "./argv.ts";
 import { Qmp } from "./qmp.ts";
 import { createTopLayer } from "./scratch.ts";
@@ -10,10 +10,10 @@ import { QemuVm } from "./vm.ts";
 const loadTimeoutMs = 60_000;
 
 /** Starts a VMM that maps the memory image privately, and loads the device state into it. */
-export async function restoreQemu(spec: RestoreSpec): Promise<RestoredVm> {
+export async function restoreQemu(spec: RestoreSpec, broker: VmmBroker): Promise<RestoredVm> {
   const started = performance.now();
   await createTopLayer(spec.scratch);
-  const process = await VmmProcess.start({
+  const process = await broker.start({
     argv: restoreArgv(spec),
     workDir: spec.workDir,
     dieWithParent: spec.dieWithParent,
