@@ -8,7 +8,7 @@ import {
   parseUser,
   tapAddress,
 } from "../netns-options.ts";
-import { defineVerb, type VerbInput } from "../verb.ts";
+import { defineVerb } from "../verb.ts";
 
 const countDefault = 10;
 
@@ -19,11 +19,6 @@ function parseChildren(text: string): number {
     `N must be a whole number from 1 to ${childrenMax}, not ${JSON.stringify(text.slice(0, 40))}`,
     "a bridge of Linux has no more ports",
   );
-}
-
-function noMoreThan(input: VerbInput, count: number): void {
-  const extra = input.args[count];
-  if (extra !== undefined) throw usage(`unexpected ${JSON.stringify(extra.slice(0, 40))}`);
 }
 
 export const netnsSetupVerb = defineVerb({
@@ -39,7 +34,6 @@ export const netnsSetupVerb = defineVerb({
       .addOption(netOptions.bridgeIp)
       .addOption(netOptions.uplink),
   parse: (input) => {
-    noMoreThan(input, 2);
     const [count = String(countDefault), user] = input.args;
     return {
       count: parseChildren(count),
@@ -68,7 +62,6 @@ export const netnsTeardownVerb = defineVerb({
       .option("--include-tap", "the tap too that host-tap.sh makes")
       .addOption(netOptions.tap),
   parse: (input) => {
-    noMoreThan(input, 1);
     const [count] = input.args;
     return {
       count: count === undefined ? null : parseChildren(count),
@@ -138,7 +131,6 @@ export const netnsHostTapVerb = defineVerb({
       .addOption(netOptions.user)
       .addOption(netOptions.uplink),
   parse: (input) => {
-    noMoreThan(input, 0);
     const { flags } = input;
     return {
       tap: deviceName(flags, "tap") ?? deviceNames.tap,
