@@ -12,7 +12,7 @@ runtime_packages="
   e2fsprogs:mkfs.ext4 zstd:zstd xz-utils:xz lz4:lz4 gcc:gcc make:make libc6-dev iproute2:ip
   nftables:nft crun:crun ca-certificates debian-archive-keyring util-linux:unshare tar:tar"
 test_packages="docker-registry:docker-registry nginx-light:nginx python3:python3 git:git
-  busybox-static:busybox cpio:cpio procps:ps qemu-utils:qemu-img
+  busybox-static:busybox cpio:cpio procps:ps qemu-utils:qemu-img prometheus:promtool
   openssl:openssl logrotate:logrotate"
 # Without these some tests are skipped, which the run says.
 optional_packages="clang-14:clang-14 libclang-rt-14-dev python3-venv"
@@ -38,6 +38,7 @@ install_packages() {
     case $package in
       docker-registry) mask_service docker-registry ;;
       nginx-light) mask_service nginx ;;
+      prometheus) mask_service prometheus ;;
     esac
   done
   # shellcheck disable=SC2086 # A list of words.

@@ -29,7 +29,7 @@ export class EventLoopLag {
     return [
       {
         name: "forkd_event_loop_lag_seconds",
-        type: "gauge",
+        type: "summary",
         help: "How late the event loop ran timers since the last scrape.",
         samples,
       },
