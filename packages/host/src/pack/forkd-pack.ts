@@ -5,6 +5,7 @@ import { type Manifest, writeManifest } from "../store/manifest.ts";
 import { findRootImage } from "../store/rootfs.ts";
 import { requireConsistent } from "./consistency.ts";
 import { type ForkdManifest, memberPath, type PackedFile } from "./manifest.ts";
+import { progressOf } from "./progress.ts";
 import { publishImages } from "./publish-images.ts";
 import { publishSnapshots } from "./publish-snapshots.ts";
 import { type Objection, objectionsTo } from "./requires.ts";
@@ -14,7 +15,6 @@ import { writeSparse } from "./sparse-writer.ts";
 import type { TarFile } from "./tar-format.ts";
 import { invalid } from "./tar-read.ts";
 import { planTargets, reusedFile, type Targets } from "./targets.ts";
-import { progressOf } from "./write.ts";
 
 /** Takes the files of a pack of ours to staging directories. Throws what unpackSnapshot throws. */
 export async function takeForkdPack(

@@ -14,6 +14,9 @@ const unpackTimeoutMs = 24 * 60 * 60_000;
 /** The largest window that a pack may ask the decompressor to keep: zstd's own default. */
 const windowMax = "128MB";
 
+/** What decompresses standard input. */
+export const unzipArgv = ["zstd", "-q", "-d", "-c", `--memory=${windowMax}`] as const;
+
 /** Takes all files of the archive after its manifest; returns when the archive has ended. */
 export type TakeArchive<T> = (manifest: AnyManifest, archive: Archive) => Promise<T>;
 
@@ -32,7 +35,7 @@ export async function readPack<T>(order: UnpackOrder, take: TakeArchive<T>): Pro
   const signals = [failed.signal, ...(order.signal === undefined ? [] : [order.signal])];
   const signal = AbortSignal.any(signals);
   const input = sourceOf(order);
-  const zstd = startUnzip(signal);
+  const zstd = startFilter(unzipArgv, { timeoutMs: unpackTimeoutMs, signal });
   const hash = createHash("sha256");
   const count = async function* (stream: Readable): AsyncGenerator<Buffer> {
     for await (const chunk of stream) {
@@ -58,11 +61,6 @@ export async function readPack<T>(order: UnpackOrder, take: TakeArchive<T>): Pro
 
 function sourceOf({ from }: UnpackOrder): Readable {
   return "stream" in from ? from.stream : createReadStream(from.file, { highWaterMark: 1 << 18 });
-}
-
-function startUnzip(signal: AbortSignal): Filter {
-  const argv = ["zstd", "-q", "-d", "-c", `--memory=${windowMax}`] as const;
-  return startFilter([...argv], { timeoutMs: unpackTimeoutMs, signal });
 }
 
 /** A program that has ended says why better than the pipe to it does. */

@@ -1,8 +1,9 @@
 import { type FileHandle, open } from "node:fs/promises";
+import type { Readable } from "node:stream";
 import { pageBytes } from "../store/extents.ts";
 import { blockBytes, dataRuns } from "../store/page-io.ts";
 import type { TarFile } from "./tar-format.ts";
-import type { PackReader } from "./tar-read.ts";
+import { invalid, type PackReader } from "./tar-read.ts";
 
 /**
  * Writes a file of an archive to a new path: what is a hole there is one here, and so are pages of
@@ -21,6 +22,27 @@ export async function writeSparse(
     to.onBytes(piece.length);
   });
   await writer.flush();
+}
+
+/**
+ * Writes a stream to a new path, zeros as holes. Throws pack_invalid when it has not exactly
+ * `bytes`; it is not read any further then.
+ */
+export async function writeSparseStream(
+  stream: Readable,
+  to: { readonly path: string; readonly bytes: number },
+): Promise<void> {
+  await using handle = await open(to.path, "wx", 0o600);
+  await handle.truncate(to.bytes);
+  const writer = new BlockWriter(handle);
+  let offset = 0;
+  for await (const piece of stream) {
+    if (!Buffer.isBuffer(piece) || offset + piece.length > to.bytes) break;
+    await writer.write(piece, offset);
+    offset += piece.length;
+  }
+  await writer.flush();
+  if (offset !== to.bytes) throw invalid(`it has not the ${to.bytes} bytes that were declared`);
 }
 
 /** Gathers pieces that follow each other into blocks, which are looked at page by page. */

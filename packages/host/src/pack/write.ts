@@ -17,16 +17,15 @@ import { PageWorkers } from "../store/pages.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
 import { makeStagingDir, removeTree } from "../store/staging-dirs.ts";
 import { encodeManifest, type ForkdManifest, manifestName, packVersion } from "./manifest.ts";
-import type { PackOrder, PackProgress, PackReport } from "./orders.ts";
+import type { PackOrder, PackReport } from "./orders.ts";
 import { type PlannedFile, planFiles } from "./plan.ts";
+import { progressOf } from "./progress.ts";
 import { requiresOf } from "./requires.ts";
 import { paddingBytes } from "./tar-format.ts";
 import { archiveEnd, encodeHeader } from "./tar-write.ts";
 
 /** The largest pack onto a slow disk or network; what takes longer hangs. */
 const packTimeoutMs = 24 * 60 * 60_000;
-/** Between two calls of a progress function. */
-const progressIntervalMs = 250;
 
 /** Where snapshots come from and go to. */
 export interface PackHost {
@@ -294,20 +293,4 @@ function put(out: Writable, bytes: Buffer): Promise<void> {
   return new Promise((resolve, reject) => {
     out.write(bytes, (error) => (error ? reject(error) : resolve()));
   });
-}
-
-/** Counts bytes, and tells of them now and then. */
-export function progressOf(
-  { onProgress }: { readonly onProgress?: (progress: PackProgress) => void },
-  totalBytes: number,
-): (bytes: number) => void {
-  let doneBytes = 0;
-  let told = 0;
-  return (bytes) => {
-    doneBytes += bytes;
-    const now = performance.now();
-    if (doneBytes < totalBytes && now - told < progressIntervalMs) return;
-    told = now;
-    onProgress?.({ doneBytes, totalBytes });
-  };
 }

@@ -168,9 +168,22 @@ export function parseManifest(text: string, path: string): Manifest {
   } catch (error) {
     throw incomplete(`${path} is not JSON`, error);
   }
+  if (isUpstreams(value)) {
+    const message = `${path} is upstream's: its guest has no agent that makes a child unique`;
+    throw new ForkdError("snapshot_incompatible", message, {
+      hint: "bake its image here: forkd from-image REF --tag TAG",
+    });
+  }
   const parsed = anyVersionSchema.safeParse(value);
   if (!parsed.success) throw incomplete(`${path}: ${z.prettifyError(parsed.error)}`);
   return parsed.data.version === 1 ? upgrade(parsed.data) : parsed.data;
+}
+
+/** Upstream's `snapshot.json` has the paths of its files, and no format. */
+function isUpstreams(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || "format" in value) return false;
+  const { vmstate, memory }: { vmstate?: unknown; memory?: unknown } = value;
+  return typeof vmstate === "string" && typeof memory === "string";
 }
 
 function upgrade(old: Version1): Manifest {
