@@ -1,6 +1,11 @@
 # Shared by the shell scripts of this directory; sourced with $root set to the repository.
 set -eu
 
+# What a host needs to run forkd, as PACKAGE[:COMMAND].
+host_packages="qemu-system-x86:qemu-system-x86_64 skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap
+  e2fsprogs:mkfs.ext4 zstd:zstd xz-utils:xz lz4:lz4 iproute2:ip nftables:nft crun:crun
+  ca-certificates debian-archive-keyring util-linux:unshare tar:tar"
+
 say() { printf '==> %s\n' "$*" >&2; }
 
 die() {

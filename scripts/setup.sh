@@ -7,10 +7,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 
-runtime_packages="
-  qemu-system-x86:qemu-system-x86_64 skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap
-  e2fsprogs:mkfs.ext4 zstd:zstd xz-utils:xz lz4:lz4 gcc:gcc make:make libc6-dev iproute2:ip
-  nftables:nft crun:crun ca-certificates debian-archive-keyring util-linux:unshare tar:tar"
+runtime_packages="$host_packages gcc:gcc make:make libc6-dev"
 test_packages="docker-registry:docker-registry nginx-light:nginx python3:python3 git:git
   busybox-static:busybox cpio:cpio procps:ps qemu-utils:qemu-img prometheus:promtool
   openssl:openssl logrotate:logrotate"
