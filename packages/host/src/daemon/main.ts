@@ -7,6 +7,7 @@ import { jsonLogger } from "./json-log.ts";
 import { renderDaemonHelp } from "./options.ts";
 import { serve } from "./serve.ts";
 import { watchSignals } from "./signals.ts";
+import { openTracing } from "./tracing/tracing.ts";
 import { daemonVersion } from "./version.ts";
 
 /** The shell around the daemon: read the command line, serve, turn the end into an exit code. */
@@ -34,14 +35,17 @@ async function runServe(config: DaemonConfig): Promise<void> {
   const log = jsonLogger((line) => process.stdout.write(line));
   await using manager = openServiceManager(process.env, log);
   for (const name of serviceVariables) delete process.env[name];
+  const version = daemonVersion();
+  await using tracing = await openTracing({ env: process.env, version, log });
   await serve({
     config,
-    version: daemonVersion(),
+    version,
     openService,
     log,
     announce: (url) => print(`listening on ${url}`),
     manager,
     signals: watchSignals(process),
+    tracing,
   });
 }
 

@@ -13,6 +13,7 @@ import { Reloader } from "./reload.ts";
 import { createServer, type ServerConfig } from "./server.ts";
 import type { DaemonSignals } from "./signals.ts";
 import { TokenGate } from "./token.ts";
+import type { Tracing } from "./tracing/tracing.ts";
 
 export interface ServeOptions {
   readonly config: DaemonConfig;
@@ -23,11 +24,13 @@ export interface ServeOptions {
   readonly announce: (url: string) => void;
   readonly manager: ServiceManager;
   readonly signals: DaemonSignals;
+  /** Null traces nothing. */
+  readonly tracing?: Tracing | null;
 }
 
 /** Serves until it is told to stop. Whatever it opened is closed when it returns or throws. */
 export async function serve(options: ServeOptions): Promise<void> {
-  const { config, log, manager, signals } = options;
+  const { config, log, manager, signals, tracing = null } = options;
   const credentials = await loadCredentials(config, log);
   await using resources = new AsyncDisposableStack();
   const audit = resources.use(await AuditLog.open(config.auditLogPath, log));
@@ -38,7 +41,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   );
   if (signals.stop.aborted) return;
   const serverConfig = serverConfigOf(options, credentials);
-  const app = createServer({ service, config: serverConfig, log, audit });
+  const app = createServer({ service, config: serverConfig, log, audit, tracing });
   resources.defer(() => drain(app, options));
   const bind = await listen(app, config.bind);
   const url = `${config.tls === null ? "http" : "https"}://${formatBind(bind)}`;

@@ -27,6 +27,7 @@ import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
 import type { TokenGate } from "./token.ts";
+import type { Tracing } from "./tracing/tracing.ts";
 import { asksForSocket, Upgrades } from "./upgrades.ts";
 import { watchService } from "./watched-service.ts";
 
@@ -51,6 +52,8 @@ export interface ServerOptions {
   readonly config: ServerConfig;
   readonly log: Logger;
   readonly audit: DaemonAudit;
+  /** Null traces nothing. */
+  readonly tracing?: Tracing | null;
 }
 
 /** How often Node looks for clients that are too slow. */
@@ -64,6 +67,7 @@ export function createServer({
   config,
   log,
   audit,
+  tracing = null,
 }: ServerOptions): FastifyInstance {
   const connections = new Connections(config.answerStallMaxMs);
   const app = fastify({
@@ -85,9 +89,12 @@ export function createServer({
   installAnswerHeaders(app);
   installAccessLog(app, log);
   installAudit(app, audit);
-  const metrics = new Metrics({ service: unwatched, ...config });
+  tracing?.install(app);
+  const droppedSpans = tracing === null ? null : () => tracing.droppedSpans();
+  const metrics = new Metrics({ service: unwatched, ...config, droppedSpans });
   metrics.install(app);
-  const service = watchService(unwatched, [metrics.operations]);
+  const watchers = [metrics.operations, ...(tracing === null ? [] : [tracing])];
+  const service = watchService(unwatched, watchers);
   installClosing(app);
   installFramingGuard(app);
   installOriginGuard(app, config.bind.host);

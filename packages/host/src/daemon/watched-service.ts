@@ -3,48 +3,55 @@ import type { ForkService, SpawnedSandbox } from "../fork/service.ts";
 
 export type WatchedOperation = "spawn" | "kill" | "branch" | "exec" | "eval";
 
-/** Is told what a service does: for numbers and traces. It must not throw. */
-export interface OperationWatcher {
-  /** Before an operation, in its asynchronous context; what it gives is told how that ended. */
-  begin(operation: WatchedOperation): (outcome: string) => void;
-  /** Of each child, before the operation's end. */
+/** Follows one operation. */
+export interface OperationWatch {
+  /** Of each child, before the end. */
   spawned(child: SpawnedSandbox): void;
   branched(snapshot: SnapshotInfo): void;
+  /** `ok`, or the error's code; once, and last. */
+  end(outcome: string): void;
+}
+
+/** Is told what a service does: for numbers and traces. It must not throw. */
+export interface OperationWatcher {
+  /** Before an operation, in the asynchronous context of who asks for it. */
+  begin(operation: WatchedOperation): OperationWatch;
 }
 
 type Watched = Pick<ForkService, "spawn" | "kill" | "branch" | "exec" | "eval" | "openExec">;
+type Tell = (each: (watch: OperationWatch) => void) => void;
 
 /** The same service, whose work is seen by watchers. */
 export function watchService(
   service: ForkService,
   watchers: readonly OperationWatcher[],
 ): ForkService {
-  const watch = async <T>(operation: WatchedOperation, work: () => Promise<T>): Promise<T> => {
-    const ends = watchers.map((watcher) => watcher.begin(operation));
-    const end = (outcome: string): void => {
-      for (const each of ends) each(outcome);
+  const watch = async <T>(name: WatchedOperation, work: (tell: Tell) => Promise<T>) => {
+    const watches = watchers.map((watcher) => watcher.begin(name));
+    const tell: Tell = (each) => {
+      for (const one of watches) each(one);
     };
     try {
-      const result = await work();
-      end("ok");
+      const result = await work(tell);
+      tell((each) => each.end("ok"));
       return result;
     } catch (error) {
-      end(toForkdError(error).code);
+      tell((each) => each.end(toForkdError(error).code));
       throw error;
     }
   };
   const watched: Watched = {
     spawn: (request) =>
-      watch("spawn", async () => {
+      watch("spawn", async (tell) => {
         const children = await service.spawn(request);
-        for (const child of children) for (const each of watchers) each.spawned(child);
+        for (const child of children) tell((each) => each.spawned(child));
         return children;
       }),
     kill: (id) => watch("kill", () => service.kill(id)),
     branch: (id, request) =>
-      watch("branch", async () => {
+      watch("branch", async (tell) => {
         const snapshot = await service.branch(id, request);
-        for (const each of watchers) each.branched(snapshot);
+        tell((each) => each.branched(snapshot));
         return snapshot;
       }),
     exec: (id, request, signal) => watch("exec", () => service.exec(id, request, signal)),

@@ -1,6 +1,5 @@
-import type { SnapshotInfo } from "@forkd/api";
 import type { SpawnedSandbox } from "../../fork/service.ts";
-import type { OperationWatcher, WatchedOperation } from "../watched-service.ts";
+import type { OperationWatch, OperationWatcher, WatchedOperation } from "../watched-service.ts";
 import type { Metric } from "./exposition.ts";
 import { Counter, Histogram, pauseBuckets, workBuckets } from "./histogram.ts";
 
@@ -21,27 +20,29 @@ export class OperationMeters implements OperationWatcher {
     buckets: pauseBuckets,
   });
 
-  begin(operation: WatchedOperation): (outcome: string) => void {
+  begin(operation: WatchedOperation): OperationWatch {
     const started = performance.now();
-    return (outcome) => {
-      this.#ends.add({ operation, outcome });
-      const elapsedMs = performance.now() - started;
-      if (operation === "exec") this.#exec.observe(elapsedMs);
-      if (operation === "eval") this.#eval.observe(elapsedMs);
-      if (operation === "branch" && outcome === "ok") this.#branch.observe(elapsedMs);
+    return {
+      spawned: (child) => this.#spawned(child),
+      branched: ({ pause_ms: pauseMs }) => {
+        if (pauseMs !== undefined) this.#pause.observe(pauseMs);
+      },
+      end: (outcome) => {
+        this.#ends.add({ operation, outcome });
+        const elapsedMs = performance.now() - started;
+        if (operation === "exec") this.#exec.observe(elapsedMs);
+        if (operation === "eval") this.#eval.observe(elapsedMs);
+        if (operation === "branch" && outcome === "ok") this.#branch.observe(elapsedMs);
+      },
     };
   }
 
-  spawned({ timings }: SpawnedSandbox): void {
+  #spawned({ timings }: SpawnedSandbox): void {
     const { processMs, restoredMs, identityMs } = timings;
     this.#spawn.observe(processMs, { phase: "process" });
     this.#spawn.observe(restoredMs, { phase: "restored" });
     this.#spawn.observe(identityMs, { phase: "identity" });
     this.#identity.observe(identityMs - restoredMs);
-  }
-
-  branched({ pause_ms: pauseMs }: SnapshotInfo): void {
-    if (pauseMs !== undefined) this.#pause.observe(pauseMs);
   }
 
   collect(): Metric[] {
