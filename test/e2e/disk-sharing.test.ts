@@ -67,7 +67,7 @@ describe("a VMM that has more open than it was told to", { skip }, () => {
       engines: onlyEngine(engine),
       store,
       limits: new LimitKeeper(paths),
-      network: new NetKeeper(paths),
+      network: new NetKeeper(paths, silentLogger),
       disks: new DiskGuard(),
       log: silentLogger,
       sandboxesOutlive: false,

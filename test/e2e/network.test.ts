@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type EgressInput, limits, type SandboxInfo, toForkdError } from "@forkd/api";
 import { NetnsPool } from "@forkd/host/linux/net/pool.ts";
@@ -44,6 +45,7 @@ function networkTests(): void {
     dir = stack.use(await makeDataDir("network", baked));
     const servers = stack.use(await TestWorld.make());
     await servers.serve(null, [hostPort]);
+    await servers.serveNames(join(dir.path, "resolv.conf"), world.public4);
     daemon = await startDaemon(dir.path);
   });
   after(async () => {
@@ -157,6 +159,21 @@ function networkTests(): void {
     const seen = await reach(listed, [...targets, [world.metadata4, ports.other]]);
     assert.deepEqual(seen, [web, other, closed, web, web, closed, closed]);
     for (const { id } of [broad, listed]) await daemon.client.deleteSandbox({ params: { id } });
+  });
+
+  test("names are answered by what the host uses, on its loopback, when the policy says so", async () => {
+    const lookup = (seconds: number): string =>
+      `timeout ${seconds} getent ahostsv4 some.name.test | head -1 | cut -d" " -f1`;
+    const open = await spawn({ default: "allow" });
+    assert.equal((await shell(open, lookup(20))).trim(), world.public4);
+    assert.equal((await shell(open, `RES_OPTIONS=use-vc ${lookup(20)}`)).trim(), world.public4);
+    await daemon.stop();
+    daemon = await startDaemon(dir.path);
+    assert.equal((await shell(open, lookup(20))).trim(), world.public4);
+    const shut = await spawn({ allow: [{ cidr: world.public4 }] });
+    const set = "echo nameserver 10.42.0.1 >/etc/resolv.conf";
+    assert.equal(await shell(shut, `${set}; ${lookup(2)}`), "");
+    for (const { id } of [open, shut]) await daemon.client.deleteSandbox({ params: { id } });
   });
 
   test("children reach neither each other nor the host, whatever they may reach", async () => {

@@ -56,7 +56,7 @@ export async function openBench(dir: string, boundsMs?: StateBounds): Promise<Fo
     engines: onlyEngine(new QemuEngine(paths.cacheDir)),
     store: new SnapshotStore(paths, owner),
     limits: new LimitKeeper(paths),
-    network: new NetKeeper(paths),
+    network: new NetKeeper(paths, silentLogger),
     disks: new DiskGuard(),
     log: silentLogger,
     sandboxesOutlive: true,

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "@forkd/host/lib/exec.ts";
 
@@ -19,7 +20,7 @@ const host6 = "2001:db8:1::1";
 /** Ports on which everything of the world answers. */
 export const ports = { web: 8080, other: 9090 } as const;
 
-const server = join(import.meta.dirname, "../fixtures/tcp-server.mjs");
+const fixture = (name: string): string => join(import.meta.dirname, "../fixtures", name);
 
 /**
  * A network behind this process's own: one cable, and servers on every address of it, those too
@@ -58,9 +59,23 @@ export class TestWorld implements AsyncDisposable {
 
   /** Servers on every address of a namespace; null: of this process's own. */
   async serve(netns: string | null, on: readonly number[]): Promise<void> {
-    const words = [process.execPath, server, ...on.map(String)];
-    const [program = "", ...args] =
-      netns === null ? words : ["nsenter", `--net=/run/netns/${netns}`, ...words];
+    const enter = netns === null ? [] : ["nsenter", `--net=/run/netns/${netns}`];
+    await this.#start([...enter, process.execPath, fixture("tcp-server.mjs"), ...on.map(String)]);
+  }
+
+  /**
+   * A name server on this process's loopback that is the host's only one from now on; it answers
+   * every question with `answer`. `file` is what /etc/resolv.conf becomes.
+   */
+  async serveNames(file: string, answer: string): Promise<void> {
+    const address = "127.0.0.77";
+    await this.#start([process.execPath, fixture("dns-server.mjs"), address, answer]);
+    await writeFile(file, `nameserver ${address}\n`);
+    // In the mounts of this process alone.
+    await run(["mount", "--bind", file, "/etc/resolv.conf"]);
+  }
+
+  async #start([program = "", ...args]: readonly string[]): Promise<void> {
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
     this.#servers.push(child);
     await Promise.race([

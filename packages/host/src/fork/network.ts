@@ -1,11 +1,14 @@
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { type Egress, ForkdError, type SandboxId } from "@forkd/api";
+import { type Egress, ForkdError, type SandboxId, type SandboxInfo } from "@forkd/api";
 import type { GuestNet } from "../agent/guest.ts";
 import type { DataPaths } from "../config/data-paths.ts";
 import type { VmNetwork } from "../engine/engine.ts";
+import type { Logger } from "../lib/log.ts";
 import { allowsDns } from "../linux/net/child-rules.ts";
+import { readHostState } from "../linux/net/host-setup.ts";
 import {
+  bridgeNet,
   type ChildNet,
   childName,
   childrenMax,
@@ -17,6 +20,7 @@ import {
 import { type HeldNetns, installRules, NetnsPool } from "../linux/net/pool.ts";
 import { dataDirHash } from "./data-dir-hash.ts";
 import type { Journal } from "./journal.ts";
+import { NameService } from "./name-service.ts";
 
 /** Programs that want the same namespaces at the same time: more often, and something is wrong. */
 const attemptsMax = 8;
@@ -37,10 +41,23 @@ export interface ChildNetwork {
 export class NetKeeper {
   readonly #paths: DataPaths;
   readonly #pool = new NetnsPool();
+  readonly #names: NameService;
   #choosing: Promise<unknown> = Promise.resolve();
 
-  constructor(paths: DataPaths) {
+  constructor(paths: DataPaths, log: Logger) {
     this.#paths = paths;
+    this.#names = new NameService(log);
+  }
+
+  /** Serves sandboxes that an earlier owner made. */
+  async resume(sandboxes: readonly SandboxInfo[]): Promise<void> {
+    const child = sandboxes.find(({ egress }) => egress !== undefined && allowsDns(egress));
+    const state = child === undefined ? undefined : await readHostState();
+    if (state !== undefined) await this.#names.serve(bridgeNet(state.net4).ip4);
+  }
+
+  async close(): Promise<void> {
+    await this.#names.close();
   }
 
   /** Throws netns_unavailable, with how to provision, unless `count` are free now. */
@@ -64,6 +81,7 @@ export class NetKeeper {
     const { child, zone } = await choosing;
     const mac = macOf(id);
     await installRules(child, { mac, egress, zone });
+    if (allowsDns(egress)) await this.#names.serve(child.bridge.ip4);
     return {
       netns: child.name,
       egress,

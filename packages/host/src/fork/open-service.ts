@@ -65,7 +65,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     engines: enginesOf(options),
     store,
     limits: new LimitKeeper(options.paths),
-    network: new NetKeeper(options.paths),
+    network: new NetKeeper(options.paths, options.log),
     disks: new DiskGuard(),
     log: options.log,
     owner,
@@ -84,6 +84,10 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const sandboxes: Sandboxes = new Sandboxes({ deps, changed });
   await (deps.sandboxesOutlive ? recover(deps, sandboxes) : sweepWorkDirs(deps));
   await sweep(deps);
+  await deps.network.resume(sandboxes.list()).catch((cause: unknown) => {
+    // What is not served names runs all the same.
+    options.log.warn("sandboxes are not served names", { cause });
+  });
   const bakes = new Bakes(deps);
   const execs = new Execs(sandboxes);
   const placesMax = options.branchConcurrency ?? limits.concurrentBranchesDefault;
@@ -121,6 +125,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       else await sandboxes.killAll();
       await bakes.abortAll();
       await deps.limits.close();
+      await deps.network.close();
       await view?.settled();
       await lock?.release();
     },
