@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { type TestContext, test } from "node:test";
-import { limits } from "@forkd/api";
+import { limits, type Route, routes } from "@forkd/api";
 import { eventually } from "../../helpers/eventually.ts";
 import { rawConnection, rawGet, rawHead, rawHttp, rawStatuses } from "../../helpers/raw-http.ts";
 import { listenForTest, TestServer } from "../../helpers/test-server.ts";
 
 const health = rawGet("/healthz");
+const token = "correct-horse-battery-staple";
+const bearer = `Authorization: Bearer ${token}`;
 const crowd = 200;
 
 interface Crowd {
@@ -119,11 +121,10 @@ test("who leaves an answer unread is cut off; who waits for one is not", async (
 });
 
 test("requests sent in one go are answered in order, each guarded by itself", async (context) => {
-  const token = "correct-horse-battery-staple";
   const port = await listenForTest(new TestServer({ token }), context);
   const open = rawHead("GET /healthz HTTP/1.1", "Host: localhost");
   const shut = rawHead("GET /version HTTP/1.1", "Host: localhost");
-  const known = rawGet("/version", `Authorization: Bearer ${token}`);
+  const known = rawGet("/version", bearer);
   // The last one comes behind a request that asked to close.
   const answer = await rawHttp(port, open + shut + open + known + open);
   assert.deepEqual(rawStatuses(answer), [200, 401, 200, 200]);
@@ -165,19 +166,50 @@ test("too many requests in one go end their connection, and hold nothing", async
   });
 });
 
-test("an upgrade that is not offered is no way around a guard", async (context) => {
-  const token = "correct-horse-battery-staple";
+const socketLines = ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+const upgrade = (path: string, ...lines: readonly string[]): string =>
+  rawHead(`GET ${path} HTTP/1.1`, "Host: localhost", "Connection: Upgrade", ...lines);
+const websocket = (path: string, ...lines: readonly string[]): string =>
+  upgrade(path, "Upgrade: websocket", ...socketLines, ...lines);
+const streams = Object.values<Route>(routes)
+  .filter(({ socket }) => socket !== undefined)
+  .map(({ path }) => path.replaceAll(/\{\w+\}/g, "sb-1"));
+
+test("an upgrade is no way around a guard", async (context) => {
   const server = new TestServer({ token });
   const port = await listenForTest(server, context);
-  const websocket = ["Upgrade: websocket", "Sec-WebSocket-Version: 13"];
-  const key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-  const upgrade = (path: string, ...lines: readonly string[]): string =>
-    rawHead(`GET ${path} HTTP/1.1`, "Host: localhost", "Connection: Upgrade, close", ...lines);
-  for (const path of ["/version", "/v1/sandboxes", "/v1/sandboxes/sb-1/exec", "/nothing"]) {
-    const answer = await rawHttp(port, upgrade(path, ...websocket, key));
-    assert.deepEqual(rawStatuses(answer), [401], path);
-    assert.ok(!answer.includes("101 Switching"), path);
+  assert.ok(streams.length > 0);
+  for (const path of ["/version", "/v1/sandboxes", "/nothing", ...streams]) {
+    const cases: readonly [string, number][] = [
+      [websocket(path, "X-Note: x"), 401],
+      [websocket(path, "Authorization: Bearer other"), 401],
+      [websocket(path, bearer, bearer), 400],
+      [websocket(path, bearer, "Origin: https://evil.example"), 403],
+      [websocket(path, bearer).replace("localhost", "evil.example"), 403],
+    ];
+    for (const [request, status] of cases) {
+      const answer = await rawHttp(port, request.replace("Upgrade\r", "Upgrade, close\r"));
+      assert.deepEqual(rawStatuses(answer), [status], `${request}\n${answer}`);
+    }
   }
-  const clear = upgrade("/version", "Upgrade: h2c", `Authorization: Bearer ${token}`);
-  assert.ok(!(await rawHttp(port, clear)).includes("101 Switching"));
+  const clear = upgrade("/version", "Upgrade: h2c", bearer).replace(
+    "Upgrade\r",
+    "Upgrade, close\r",
+  );
+  assert.deepEqual(rawStatuses(await rawHttp(port, clear)), [200]);
+});
+
+test("an upgrade behind other requests waits for none of them, and harms nobody", async (context) => {
+  const server = new TestServer({ token });
+  const port = await listenForTest(server, context);
+  const open = rawHead("GET /healthz HTTP/1.1", "Host: localhost");
+  for (const path of ["/version", ...streams]) {
+    const one = websocket(path, bearer);
+    for (const text of [open + one, one + one, one + open, open + one + open]) {
+      const socket = await rawConnection(port, text);
+      await once(socket, "data");
+      socket.destroy();
+      await isServed(port);
+    }
+  }
 });

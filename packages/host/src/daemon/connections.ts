@@ -37,6 +37,14 @@ export class Connections {
   }
 
   /**
+   * Whether nothing waits for an answer on a connection: only then may another protocol begin on it,
+   * whose first bytes would be taken for that answer.
+   */
+  isFree(socket: Socket): boolean {
+    return (this.#inFlight.get(socket)?.size ?? 0) === 0;
+  }
+
+  /**
    * What a connection that sent no HTTP is due: an answer, unless answers to what came before are
    * due first, which it would be taken for. Nothing, when it had said that there would be no more.
    */
@@ -63,8 +71,7 @@ export class Connections {
     });
     server.timeout = this.#stallMaxMs;
     server.on("timeout", (socket: Socket) => {
-      const isIdle = (this.#inFlight.get(socket)?.size ?? 0) === 0;
-      if (isIdle || socket.writableLength > 0) socket.destroy();
+      if (this.isFree(socket) || socket.writableLength > 0) socket.destroy();
     });
   }
 

@@ -72,7 +72,7 @@ export function createServer({
   const connections = new Connections(config.answerStallMaxMs);
   const app = fastify({
     logger: false,
-    serverFactory: (handler) => createHttpServer(config, connections.counting(handler)),
+    serverFactory: (handler) => createHttpServer(config, connections, handler),
     clientErrorHandler: unparsedAnswerer(connections),
     bodyLimit: limits.requestBodyBytesMax,
     genReqId: requestId,
@@ -115,13 +115,19 @@ export function createServer({
   return app;
 }
 
-function createHttpServer(config: ServerConfig, handler: http.RequestListener): http.Server {
+function createHttpServer(
+  config: ServerConfig,
+  connections: Connections,
+  answer: http.RequestListener,
+): http.Server {
+  const handler = connections.counting(answer);
   const options: http.ServerOptions = {
     headersTimeout: config.headersMaxMs,
     requestTimeout: config.receiveMaxMs,
     connectionsCheckingInterval: slowCheckMs,
     keepAliveTimeout: keepAliveMs,
-    shouldUpgradeCallback: asksForSocket,
+    shouldUpgradeCallback: (request) =>
+      asksForSocket(request) && connections.isFree(request.socket),
     // Ours answers with JSON.
     requireHostHeader: false,
   };
