@@ -1,6 +1,6 @@
 /**
  * Builds the release: `scripts/node scripts/release.ts [--out DIR] [--version X.Y.Z]`.
- * DIR, dist when absent, gets forkd-vX.Y.Z-x86_64-linux.tar.gz, forkd_X.Y.Z_amd64.deb and SHA256SUMS.
+ * DIR, dist when absent, gets forkd-vX.Y.Z-x86_64-linux.tar.gz, forkd_X.Y.Z_amd64.deb, SHA256SUMS.
  * Two builds of one commit have the same bytes; SOURCE_DATE_EPOCH sets the time of their files.
  */
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
