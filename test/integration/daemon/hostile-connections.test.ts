@@ -199,7 +199,7 @@ test("an upgrade is no way around a guard", async (context) => {
   assert.deepEqual(rawStatuses(await rawHttp(port, clear)), [200]);
 });
 
-test("an upgrade behind other requests waits for none of them, and harms nobody", async (context) => {
+test("an upgrade among other requests of a connection harms nobody", async (context) => {
   const server = new TestServer({ token });
   const port = await listenForTest(server, context);
   const open = rawHead("GET /healthz HTTP/1.1", "Host: localhost");

@@ -37,8 +37,8 @@ export class Connections {
   }
 
   /**
-   * Whether nothing waits for an answer on a connection: only then may another protocol begin on it,
-   * whose first bytes would be taken for that answer.
+   * Whether nothing waits for an answer on a connection: only then may another protocol begin on
+   * it, whose first bytes would be taken for that answer.
    */
   isFree(socket: Socket): boolean {
     return (this.#inFlight.get(socket)?.size ?? 0) === 0;
