@@ -9,6 +9,7 @@ import { missing } from "../helpers/capabilities.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
+import { type OtlpReceiver, openOtlpReceiver } from "../helpers/otlp-receiver.ts";
 import { expressionsOfAlerts, expressionsOfDashboard, metricNames } from "../helpers/promql.ts";
 import { makeTmpDir } from "../helpers/tmp.ts";
 
@@ -28,6 +29,7 @@ describe("metrics", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
   let baked: Baked;
   let data: DataDir;
   let daemon: TestDaemon;
+  let receiver: OtlpReceiver;
   let scrape = "";
 
   /** The value of one sample, as it is written in the scrape. */
@@ -40,7 +42,10 @@ describe("metrics", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
   before(async () => {
     baked = await ensureBaked();
     data = await makeDataDir("metrics", baked);
+    receiver = await openOtlpReceiver();
+    process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.url;
     daemon = await startDaemon(data.path);
+    delete process.env["OTEL_EXPORTER_OTLP_ENDPOINT"];
     const { client } = daemon;
     const [first, second] = await client.createSandboxes({
       body: { snapshot_tag: baked.tag, n: 2 },
@@ -57,6 +62,7 @@ describe("metrics", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
   });
   after(async () => {
     await daemon?.killAll();
+    await receiver?.[Symbol.asyncDispose]();
     await data?.assertNothingLeft();
     await data?.[Symbol.asyncDispose]();
   });
@@ -89,6 +95,20 @@ describe("metrics", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
     assert.equal(value(`forkd_http_request_seconds_count{${route}}`), 2);
     assert.ok(value("process_open_fds") > 10);
     assert.ok(value("forkd_storage_free_bytes") < value("forkd_storage_size_bytes"));
+  });
+
+  test("the same work is traced", async () => {
+    const names = ["spawn", "child", "start", "restore", "identity", "exec", "branch", "kill"];
+    const [spawn, child, start, restore, identity, exec, branch] = await receiver.waitFor(...names);
+    assert.equal(spawn?.attributes["forkd.children"], 2);
+    assert.equal(child?.parentSpanId, spawn?.spanId);
+    for (const phase of [start, restore, identity]) {
+      assert.ok(phase !== undefined && phase.endNs > phase.startNs, phase?.name);
+      assert.equal(phase.parentSpanId, child?.spanId);
+    }
+    assert.equal(exec?.attributes["forkd.outcome"], "ok");
+    assert.equal(branch?.attributes["forkd.snapshot_tag"], "metrics-branch");
+    assert.ok(Number(branch?.attributes["forkd.pause_ms"]) > 0);
   });
 
   test("promtool finds nothing to say about ours", { skip: withoutTool }, () => {

@@ -7,8 +7,8 @@ import { BatchSpanProcessor } from "@opentelemetry/sdk-trace";
 const waitingMax = 4_096;
 const batchMax = 512;
 const intervalMs = 1_000;
-/** A collector that takes longer than this has lost the batch. */
-const exportTimeoutMs = 5_000;
+/** Above the exporter's own bound with its retries, 10 s (OTEL_EXPORTER_OTLP_TIMEOUT). */
+const exportTimeoutMs = 15_000;
 
 /** Sends spans in batches, and counts those that are lost: a collector that is down costs no more. */
 export class SpanSink implements SpanProcessor {
