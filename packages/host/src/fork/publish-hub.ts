@@ -40,17 +40,8 @@ export async function publishHub(
   order: PublishOrder,
 ): Promise<{ readonly path: string; readonly index: HubIndex }> {
   const packages: Record<string, PackageEntry> = {};
-  for (const pack of await findPacks(order.dir)) {
-    order.signal.throwIfAborted();
-    order.onNotice(`reading ${pack.id}@${pack.version}`);
-    const { version, description } = await describePack(order, pack);
-    const entry = packages[pack.id] ?? { description: null, versions: {} };
-    packages[pack.id] = entry;
-    // Versions come in their order, so the last one is the latest.
-    entry.versions[pack.version] = version;
-    entry.versions[latestVersion] = version;
-    entry.description = description ?? entry.description;
-  }
+  const groups = Map.groupBy(await findPacks(order.dir), ({ id }) => id);
+  for (const [id, packs] of groups) packages[id] = await describePackage(order, packs);
   const path = join(order.dir, indexName);
   const text = `${JSON.stringify({ schema_version: 1, packages }, null, 2)}\n`;
   // What no client would take must not be published.
@@ -60,8 +51,26 @@ export async function publishHub(
 }
 
 interface PackageEntry {
-  description: string | null;
-  readonly versions: Record<string, HubVersion>;
+  readonly description: string | null;
+  readonly versions: Readonly<Record<string, HubVersion>>;
+}
+
+/** Its versions, the lowest first; the last is the latest, and says what the package is. */
+async function describePackage(
+  order: PublishOrder,
+  packs: readonly Found[],
+): Promise<PackageEntry> {
+  const described: [string, HubVersion][] = [];
+  let description: string | null = null;
+  for (const pack of packs) {
+    order.signal.throwIfAborted();
+    order.onNotice(`reading ${pack.id}@${pack.version}`);
+    const found = await describePack(order, pack);
+    described.push([pack.version, found.version]);
+    description = found.description ?? description;
+  }
+  const latest = described.slice(-1).map(([, facts]) => [latestVersion, facts] as const);
+  return { description, versions: Object.fromEntries([...described, ...latest]) };
 }
 
 /** By name, then by version, the lowest first. */

@@ -89,12 +89,14 @@ export async function sweepPartials(dir: string, nowMs: number): Promise<void> {
     bases.map(async (base) => {
       const files = names.filter((name) => name.startsWith(base)).map((name) => join(dir, name));
       const times = await Promise.all(files.map(modifiedMs));
-      return { files, usedMs: Math.max(...times) };
+      const isLocked = names.includes(`${base}.lock`);
+      return { files, isLocked, usedMs: Math.max(...times) };
     }),
   );
   const newest = aged.toSorted((a, b) => b.usedMs - a.usedMs);
   const doomed = newest.filter(
-    ({ usedMs }, place) => place >= partialsMax || nowMs - usedMs > partialAgeMaxMs,
+    ({ usedMs, isLocked }, place) =>
+      (place >= partialsMax && !isLocked) || nowMs - usedMs > partialAgeMaxMs,
   );
   for (const file of doomed.flatMap(({ files }) => files)) await rm(file, { force: true });
 }

@@ -42,7 +42,7 @@ export const checkVerb = defineVerb({
     else {
       for (const fault of faults) print(output, fault);
       const found = faults.length === 0 ? "all as it was written" : `${faults.length} faults`;
-      const summary = `checked ${checked} things, ${formatBytes(bytes)}: ${found}`;
+      const summary = `checked ${checked} snapshots, images and kernels, ${formatBytes(bytes)}: ${found}`;
       if (faults.length === 0) output.success(summary);
       else output.progress(summary);
     }

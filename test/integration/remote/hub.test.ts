@@ -1,0 +1,193 @@
+import assert from "node:assert/strict";
+import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, beforeEach, describe, test } from "node:test";
+import { publishHub } from "@forkd/host/fork/publish-hub.ts";
+import { packSnapshot } from "@forkd/host/pack/write.ts";
+import { missing } from "../../helpers/capabilities.ts";
+import { type CliEnd, forkd } from "../../helpers/cli.ts";
+import { FaultProxy } from "../../helpers/fault-proxy.ts";
+import { startNginx, type TestNginx } from "../../helpers/nginx.ts";
+import { fillSite, makePackSite, packOrder } from "../../helpers/packs.ts";
+import { makeTmpDir, type TmpDir } from "../../helpers/tmp.ts";
+import { sha256Of, Transfers } from "../../helpers/transfers.ts";
+
+const skip = missing({ programs: ["nginx", "zstd"], built: ["native/build/forkd-sparse"] });
+const suffix = ".forkd-snapshot.tar.zst";
+
+describe("forkd push, pull and hub, through nginx", { skip }, () => {
+  let tmp: TmpDir;
+  let nginx: TestNginx;
+  let proxy: FaultProxy;
+  let source: Awaited<ReturnType<typeof makePackSite>>;
+  let dataDir: string;
+  let runs = 0;
+
+  before(async () => {
+    tmp = await makeTmpDir("hub");
+    nginx = await startNginx(tmp.path);
+    proxy = await FaultProxy.start({ socketPath: nginx.socket });
+    source = await makePackSite();
+    await fillSite(source);
+    await mkdir(join(nginx.root, "acme/chain"), { recursive: true });
+    for (const [tag, version] of [
+      ["two", "1.10"],
+      ["one", "1.9"],
+    ] as const) {
+      const file = join(nginx.root, `acme/chain/${version}${suffix}`);
+      const order = { ...packOrder(tag, { to: { file, replace: false } }), description: "a chain" };
+      await packSnapshot(source.host, order);
+    }
+  });
+  after(async () => {
+    await source[Symbol.asyncDispose]();
+    await proxy[Symbol.asyncDispose]();
+    await nginx[Symbol.asyncDispose]();
+    await tmp[Symbol.asyncDispose]();
+  });
+  beforeEach(async () => {
+    runs += 1;
+    dataDir = join(tmp.path, `data-${runs}`);
+    proxy.forgetFaults();
+    proxy.seen.length = 0;
+  });
+
+  const hubUrl = (): string => `${proxy.origin}/registry.json`;
+  const run = (...args: string[]): Promise<CliEnd> => forkd(args, { dataDir });
+  // Whether this host can run the samples is not what is asked here.
+  const pull = (...args: string[]): Promise<CliEnd> => run("pull", ...args, "--force", "--json");
+  const tags = async (): Promise<string[]> => {
+    const names = await readdir(join(dataDir, "snapshots")).catch(() => []);
+    return names.filter((name) => !name.startsWith(".")).sort();
+  };
+  const makeTransfers = async (): Promise<Transfers> => {
+    await mkdir(dataDir);
+    return new Transfers(dataDir);
+  };
+  const publish = async (): Promise<void> => {
+    await publishHub({
+      dir: nginx.root,
+      baseUrl: new URL(proxy.origin),
+      onNotice: () => undefined,
+      signal: AbortSignal.timeout(60_000),
+    });
+  };
+
+  test("a directory of packs becomes a hub, which lists and gives them", async () => {
+    const published = await run("hub", "index", nginx.root, "--base-url", proxy.origin);
+    assert.equal(published.code, 0, published.stderr);
+    assert.equal(published.stdout, `${join(nginx.root, "registry.json")}\n`);
+    const listed = await run("hub", "ls", "--hub", hubUrl(), "--json");
+    const { versions, description } = JSON.parse(listed.stdout)["acme/chain"];
+    assert.deepEqual(Object.keys(versions).sort(), ["1.10", "1.9", "latest"]);
+    assert.equal(description, "a chain");
+    assert.deepEqual(versions.latest, versions["1.10"]);
+    const bytes = await readFile(join(nginx.root, `acme/chain/1.10${suffix}`));
+    assert.equal(versions.latest.sha256, sha256Of(bytes));
+    assert.equal(versions.latest.size_bytes, bytes.length);
+    const table = await run("hub", "ls", "--hub", hubUrl());
+    assert.match(table.stdout, /^acme\/chain +1\.10 .* 2 MiB +debian:bookworm +a chain$/m);
+    // What has not changed is not sent again.
+    assert.ok(proxy.seen.at(-1)?.headers["if-none-match"]);
+
+    const pulled = await pull("acme/chain", "--hub", hubUrl());
+    assert.equal(pulled.code, 0, pulled.stderr);
+    const report = JSON.parse(pulled.stdout);
+    assert.equal(report.verified, true);
+    assert.equal(report.tag, "two");
+    assert.deepEqual(await tags(), ["base", "one", "two"]);
+    assert.equal((await run("check")).code, 0);
+    const older = await pull("acme/chain@1.9", "--hub", hubUrl(), "--tag", "old");
+    assert.deepEqual(JSON.parse(older.stdout).reused, ["base"]);
+    assert.deepEqual(await readdir(join(dataDir, "cache/pulls")), []);
+  });
+
+  test("a pull that is cut ends well all the same", async () => {
+    await publish();
+    proxy.failNext({ cutAfter: 1000 }, ({ url }) => url.endsWith(suffix));
+    const pulled = await pull("acme/chain", "--hub", hubUrl());
+    assert.equal(pulled.code, 0, pulled.stderr);
+    assert.equal(proxy.seen.filter(({ url }) => url.endsWith(suffix)).length, 2);
+  });
+
+  test("a pack that is not what the hub says is not taken", async () => {
+    await publish();
+    const target = join(nginx.root, `acme/chain/1.10${suffix}`);
+    const kept = await readFile(target);
+    await copyFile(join(nginx.root, `acme/chain/1.9${suffix}`), target);
+    const swapped = await pull("acme/chain", "--hub", hubUrl());
+    await writeFile(target, kept);
+    assert.equal(swapped.code, 1);
+    assert.match(JSON.parse(swapped.stderr).code, /remote_corrupt/);
+    assert.deepEqual(await tags(), []);
+    const pinned = await pull("acme/chain", "--hub", hubUrl(), "--sha256", "0".repeat(64));
+    assert.equal(JSON.parse(pinned.stderr).code, "remote_corrupt");
+  });
+
+  test("a hostile index cannot choose what is opened, nor go without a hash", async () => {
+    const entry = (url: string, more: object = { sha256: "a".repeat(64) }): string =>
+      JSON.stringify({
+        schema_version: 1,
+        packages: { "acme/x": { versions: { latest: { url, ...more } } } },
+      });
+    const transfers = await makeTransfers();
+    const index = join(nginx.root, "hostile.json");
+    for (const [text, code] of [
+      [entry("file:///etc/passwd"), "remote_refused"],
+      [entry("s3://bucket/key"), "remote_refused"],
+      [entry("http://169.254.169.254/latest"), "remote_refused"],
+      [entry(proxy.origin.replace("//", "//user:password@")), "remote_refused"],
+      [entry("not an address"), "hub_invalid"],
+      [entry(`${proxy.origin}/x`, {}), "hub_invalid"],
+      ["{".repeat(100_000), "hub_invalid"],
+      [`"${"x".repeat(5 * 1024 * 1024)}"`, "hub_invalid"],
+    ] as const) {
+      await writeFile(index, text);
+      const pulling = transfers.pull("acme/x", { hub: `${proxy.origin}/hostile.json` });
+      await assert.rejects(pulling, { code }, text.slice(0, 100));
+    }
+  });
+
+  test("a hub, or a server, cannot send a pull to another place of this host by redirects", async () => {
+    const transfers = await makeTransfers();
+    const location = "http://169.254.169.254/latest/meta-data";
+    proxy.failNext({ status: 302, headers: { location } });
+    const url = `${proxy.origin}/acme/chain/1.9${suffix}`;
+    await assert.rejects(transfers.pull(url), { message: /nearer than itself/ });
+    for (let n = 0; n < 7; n += 1) proxy.failNext({ status: 307, headers: { location: "/again" } });
+    await assert.rejects(transfers.pull(url), { message: /redirects more than 5 times/ });
+    proxy.forgetFaults();
+    proxy.failNext({ status: 307, headers: { location: `/acme/chain/1.9${suffix}` } });
+    const moved = await transfers.pull(`${proxy.origin}/moved`);
+    assert.deepEqual(moved.bytes, await readFile(join(nginx.root, `acme/chain/1.9${suffix}`)));
+  });
+
+  test("a snapshot goes to a server as a pack, and comes back by its address and hash", async () => {
+    const to = `${proxy.origin}/put/one${suffix}`;
+    const from = { dataDir: source.paths.dataDir };
+    const pushed = await forkd(["push", "--tag", "one", to, "--json"], from);
+    assert.equal(pushed.code, 0, pushed.stderr);
+    const { sha256, confirmed, tag } = JSON.parse(pushed.stdout);
+    assert.deepEqual([confirmed, tag], [true, "one"]);
+    assert.deepEqual(await readdir(join(from.dataDir, "cache/pushes")), []);
+    const other = await pull(to, "--sha256", "f".repeat(64));
+    assert.equal(JSON.parse(other.stderr).code, "remote_corrupt");
+    const pulled = await pull(to, "--sha256", sha256, "--tag", "mine");
+    assert.equal(pulled.code, 0, pulled.stderr);
+    assert.deepEqual(await tags(), ["base", "mine"]);
+  });
+
+  test("what is refused when it is unpacked need not be fetched again", async () => {
+    const url = `${proxy.origin}/acme/chain/1.9${suffix}`;
+    assert.equal((await pull(url)).code, 0);
+    // It has the tag by now, and nobody said --force.
+    const refused = await run("pull", url, "--json");
+    assert.notEqual(refused.code, 0);
+    assert.equal((await readdir(join(dataDir, "cache/pulls"))).length, 2);
+    proxy.seen.length = 0;
+    const again = await pull(url, "--tag", "another");
+    assert.equal(again.code, 0, again.stderr);
+    assert.ok(JSON.parse(again.stdout).resumed_bytes > 0);
+    assert.match(proxy.seen[0]?.headers.range ?? "", /^bytes=[1-9]/);
+  });
+});
