@@ -13,9 +13,9 @@ export function skipWithoutOwnNetwork(): string | false {
 }
 
 /**
- * Runs a test file again with a network and a /run of its own, where nothing is but a loopback: what
- * its tests make there is nobody's business, and goes with the process. Answers whether this process
- * is that one; the other has nothing to do but to wait.
+ * Runs a test file again with a network and a /run of its own, where nothing is but a loopback:
+ * what its tests make there is nobody's business, and goes with the process. Answers whether this
+ * process is that one; the other has nothing to do but to wait.
  */
 export async function enterOwnNetwork(
   file: string,

@@ -16,8 +16,8 @@ export interface Tenant {
   readonly mac: string;
   readonly egress: Egress;
   /**
-   * A number that no tenant of the namespace had before: what the kernel tracked for others does not
-   * count for this one (nft(8), ct zone).
+   * A number that no tenant of the namespace had before: what the kernel tracked for others does
+   * not count for this one (nft(8), ct zone).
    */
   readonly zone: number;
 }

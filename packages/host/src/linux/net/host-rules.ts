@@ -1,9 +1,9 @@
 import { bridgeNet, dnsRelayPort, type HostNetSettings, tableName } from "./plan.ts";
 
 /**
- * The whole table of the host's namespace, for `nft -f`. Children reach what lies behind the uplink,
- * through their own policies, and nothing else: not each other, and of the host only the relay of
- * name servers. Nobody outside reaches them.
+ * The whole table of the host's namespace, for `nft -f`. Children reach what lies behind the
+ * uplink, through their own policies, and nothing else: not each other, and of the host only the
+ * relay of name servers. Nobody outside reaches them.
  */
 export function hostRules(settings: HostNetSettings): string {
   const { bridge, uplink } = settings;

@@ -8,7 +8,7 @@ import { deviceList } from "./devices.ts";
 import { loadRules, runIp } from "./enter.ts";
 import { hostRules, withoutTable } from "./host-rules.ts";
 import { bridgeNet, type HostNetSettings } from "./plan.ts";
-import { poolDir } from "./pool.ts";
+import { NetnsPool, poolDir } from "./pool.ts";
 
 const settingsFile = join(poolDir, "host.json");
 const sysctlDir = "/proc/sys/net";
@@ -71,7 +71,8 @@ export async function tearDownHost(settings: HostNetSettings): Promise<void> {
     // A device may be gone by now, with its settings.
     await writeFile(join(sysctlDir, name), value).catch(() => undefined);
   }
-  await rm(poolDir, { recursive: true, force: true });
+  await rm(settingsFile, { force: true });
+  await new NetnsPool().forget();
 }
 
 function requireSame(settings: HostNetSettings, before: HostState | undefined): void {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename, rm, statfs } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, rmdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { z } from "zod";
@@ -38,10 +38,12 @@ export interface HeldNetns {
  * same cannot both have it, and whoever knows the name can give it back.
  */
 export class NetnsPool {
+  readonly #dir: string;
   readonly #free: string;
   readonly #held: string;
 
   constructor(dir: string = poolDir) {
+    this.#dir = dir;
     this.#free = join(dir, "free");
     this.#held = join(dir, "held");
   }
@@ -85,6 +87,15 @@ export class NetnsPool {
     for (const dir of [this.#free, this.#held]) await mkdir(dir, { recursive: true, mode: 0o700 });
     const { name } = childNet(number, net4);
     await writeToken(join(this.#free, name), { number, net4, used: 0 });
+  }
+
+  /** Removes its directories, as far as they are empty. */
+  async forget(): Promise<void> {
+    for (const dir of [this.#free, this.#held, this.#dir]) {
+      await rmdir(dir).catch((error: unknown) => {
+        if (!isErrno(error, "ENOENT") && !isErrno(error, "ENOTEMPTY")) throw error;
+      });
+    }
   }
 
   /** Nobody takes it from now on; false when it is not free. */
