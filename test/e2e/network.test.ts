@@ -6,6 +6,8 @@ import { NetnsPool } from "@forkd/host/linux/net/pool.ts";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { forkd } from "../helpers/cli.ts";
+import type { CrashOrder } from "../helpers/crash/daemon.ts";
+import { CrashingDaemon } from "../helpers/crash/process.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
@@ -245,6 +247,32 @@ function networkTests(): void {
     const leaks = await forkd(["leaks", "--json"], { dataDir: dir.path });
     const kinds = JSON.parse(leaks.stdout).map(({ kind }: { kind: string }) => kind);
     assert.ok(!kinds.includes("netns"), leaks.stdout);
+  });
+
+  test("a daemon that is killed in a spawn or an end leaves no namespace held", async () => {
+    await daemon.stop();
+    // A control group is the first resource of a sandbox, its namespace the second.
+    const orders: CrashOrder[] = [
+      { step: "resource_recorded", occurrence: 2 },
+      { step: "resource_taken", occurrence: 2 },
+      { step: "identity_proven", occurrence: 1 },
+      { step: "vmm_stopped", occurrence: 1 },
+    ];
+    for (const order of orders) {
+      const doomed = new CrashingDaemon(dir.path, join(dir.path, "audit.log"));
+      doomed.order(order);
+      const client = await doomed.listening();
+      assert.equal(await free(), namespaces, `before ${order.step}`);
+      const body = { snapshot_tag: baked.tag, per_child_netns: true };
+      const cutOff = client
+        .createSandboxes({ body })
+        .then(([info]) => client.deleteSandbox({ params: { id: info?.id ?? "" } }));
+      await assert.rejects(cutOff);
+      await doomed.end("wait");
+      assert.equal(doomed.crashedAt, order.step);
+    }
+    daemon = await startDaemon(dir.path);
+    assert.equal(await free(), namespaces);
   });
 
   test("a policy that is not understood is refused, and one without a network", async () => {
