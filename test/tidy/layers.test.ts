@@ -40,6 +40,8 @@ const forbidden: readonly (readonly [string, string, string])[] = [
   [`${host}/fork/a.ts`, "fastify", "Only daemon/ knows HTTP"],
   [`${host}/daemon/routes/a.ts`, "../../cli/output.ts", "the other door"],
   [`${host}/cli/commands/a.ts`, "../../engine/engine.ts", "never directly"],
+  [`${host}/remote/a.ts`, "../store/layout.ts", "never knows what is in them"],
+  [`${host}/store/a.ts`, "../remote/http.ts", "never knows an engine"],
   [`${host}/store/a.ts`, "node:child_process", "Programs are started by"],
   ["packages/api/src/a.ts", "node:fs", "it does no I/O"],
   ["packages/sdk/src/a.ts", "@forkd/host/lib/log.ts", "not the daemon"],

@@ -75,8 +75,8 @@ class RetryLater extends ForkdError {
 }
 
 /**
- * remote_unreachable with the wait that a Retry-After header asks for: seconds, or a date (RFC 9110,
- * 10.2.3). Without one, or with one that makes no sense, the usual waits are used.
+ * remote_unreachable with the wait that a Retry-After header asks for: seconds, or a date (RFC
+ * 9110, 10.2.3). Without one, or with one that makes no sense, the usual waits are used.
  */
 export function retryLater(message: string, header: string | undefined): ForkdError {
   const text = header?.trim() ?? "";

@@ -53,6 +53,6 @@ export function s3Failure(error: unknown, name: string): ForkdError {
 }
 
 function problemOf(error: unknown): S3Problem | undefined {
-  // The client documents these two fields of all its failures; both are only read if they are there.
+  // The client documents these fields of all its failures; they are only read if they are there.
   return error instanceof Error ? (error as S3Problem) : undefined;
 }
