@@ -128,6 +128,7 @@ function scopeOf(root: string): DoctorScope {
       sys: at("sys"),
       dev: at("dev"),
       netns: at("netns"),
+      netnsPool: at("pool"),
       etc: at("etc"),
     },
     engines: engineDefaults,

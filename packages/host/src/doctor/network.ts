@@ -1,17 +1,16 @@
-import { access, readdir, rm, statfs } from "node:fs/promises";
+import { access, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { findOnPath } from "../lib/programs.ts";
+import { isNetns, NetnsPool } from "../linux/net/pool.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import { ask, type DoctorScope, readNumber, readText } from "./scope.ts";
 
 /** Network namespaces of children, as netns-setup.sh names them. */
 const childPattern = /^forkd-child-\d{1,6}$/;
-/** statfs(2): what a name below /run/netns is mounted on while its namespace exists. */
-const nsfsMagic = 0x6e73_6673;
 /** if.h: the interface is up. */
 const interfaceUp = 0x1;
 const hostTap = "forkd-tap0";
-const provision = "sudo ./scripts/netns-setup.sh 100  # in the checkout of forkd";
+const provision = "sudo forkd netns setup 100";
 
 export const networkChecks: readonly Check[] = [
   { name: "net-tools", run: netTools },
@@ -47,7 +46,7 @@ async function tun({ roots }: DoctorScope): Promise<Finding> {
 async function tap({ roots }: DoctorScope): Promise<Finding> {
   const flags = await readText(join(roots.sys, "class/net", hostTap, "flags"));
   if (flags === undefined) {
-    return skip(`there is no ${hostTap}; children have their own`, "sudo ./scripts/host-tap.sh");
+    return skip(`there is no ${hostTap}; children have their own`, "sudo forkd netns host-tap");
   }
   if ((Number(flags) & interfaceUp) !== 0) return pass(`${hostTap} is up`);
   return warn(`${hostTap} is down`, `sudo ip link set ${hostTap} up`);
@@ -62,19 +61,24 @@ interface ChildNames {
 async function childNames({ roots }: DoctorScope): Promise<ChildNames> {
   const all = await readdir(roots.netns).catch(() => []);
   const names = all.filter((name) => childPattern.test(name));
-  const types = await Promise.all(
-    names.map(async (name) => (await statfs(join(roots.netns, name)).catch(() => null))?.type),
-  );
+  const alive = await Promise.all(names.map((name) => isNetns(join(roots.netns, name))));
   return {
-    live: names.filter((_, i) => types[i] === nsfsMagic),
-    stale: names.filter((_, i) => types[i] !== nsfsMagic),
+    live: names.filter((_, i) => alive[i] === true),
+    stale: names.filter((_, i) => alive[i] !== true),
   };
 }
 
 async function netns(scope: DoctorScope): Promise<Finding> {
   const { live } = await childNames(scope);
-  if (live.length > 0) return pass(`${live.length} are provisioned for children`);
-  return skip("none is provisioned: per_child_netns is refused, the rest works", provision);
+  if (live.length === 0) {
+    return skip("none is provisioned: per_child_netns is refused, the rest works", provision);
+  }
+  const pool = new NetnsPool(scope.roots.netnsPool);
+  const [free, held] = [(await pool.free()).length, (await pool.held()).length];
+  const detail = `${live.length} are provisioned for children, ${free} of them are free`;
+  const unknown = live.length - free - held;
+  if (unknown <= 0) return pass(detail);
+  return warn(`${detail}, ${unknown} are known to nobody`, `sudo forkd netns setup ${live.length}`);
 }
 
 /** What is left of a set-up that was cut off: a name that no namespace can take again. */
@@ -86,7 +90,7 @@ async function staleNetns(scope: DoctorScope): Promise<Finding> {
   const detail = `${stale.length} names without a namespace, such as ${first}`;
   return fail(detail, `sudo rm -f ${paths.slice(0, 20).join(" ")}`, async () => {
     for (const path of paths) await rm(path, { force: true });
-    return `removed ${stale.length} names; ${provision} provisions them`;
+    return `removed ${stale.length} names; to have them again: ${provision}`;
   });
 }
 

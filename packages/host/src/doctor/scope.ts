@@ -5,6 +5,8 @@ import type { EngineSettings } from "../config/engine-settings.ts";
 import { isErrno } from "../lib/atomic.ts";
 import { type RunResult, run } from "../lib/exec.ts";
 import { findOnPath } from "../lib/programs.ts";
+import { netnsDir } from "../linux/net/plan.ts";
+import { poolDir } from "../linux/net/pool.ts";
 
 /** Where the kernel and the system show themselves; tests have roots of their own. */
 export interface HostRoots {
@@ -13,6 +15,8 @@ export interface HostRoots {
   readonly dev: string;
   /** Where ip(8) keeps network namespaces by name. */
   readonly netns: string;
+  /** Where forkd keeps which of them are free. */
+  readonly netnsPool: string;
   /** The operator's files: the token, the certificates. */
   readonly etc: string;
 }
@@ -21,7 +25,8 @@ export const hostRoots: HostRoots = {
   proc: "/proc",
   sys: "/sys",
   dev: "/dev",
-  netns: "/run/netns",
+  netns: netnsDir,
+  netnsPool: poolDir,
   etc: "/etc/forkd",
 };
 
