@@ -6,7 +6,7 @@ import { findListener } from "../linux/listener.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import { type DoctorScope, readText } from "./scope.ts";
 
-/** A sandbox holds some four descriptors of its daemon's: two sockets, its VMM's log, a journal. */
+/** A sandbox holds two descriptors of its daemon's under QEMU, and more while it is being made. */
 const descriptorsPerSandbox = 4;
 const descriptorsBesides = 1_024;
 const dayMs = 86_400_000;
