@@ -103,16 +103,21 @@ async function factsIfAny(to: RemoteObject, signal: AbortSignal): Promise<Remote
   }
 }
 
+/** It was accepted: nobody should wait long for a second word. */
+const confirmMaxMs = 30_000;
+
 /** Throws remote_corrupt when the remote tells of another file than the one that was sent. */
 async function confirm(to: RemoteObject, file: UploadFile, signal: AbortSignal): Promise<boolean> {
-  const facts = await to.stat(signal).catch(() => {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(confirmMaxMs)]);
+  const facts = await to.stat(limited).catch(() => {
     // An address that is signed for writing only; what was sent was accepted all the same.
     signal.throwIfAborted();
     return undefined;
   });
   if (facts === undefined || facts.sizeBytes === null) return false;
-  if (facts.sizeBytes === file.sizeBytes && (facts.sha256 ?? file.sha256) === file.sha256)
-    return true;
+  const isRight =
+    facts.sizeBytes === file.sizeBytes && (facts.sha256 ?? file.sha256) === file.sha256;
+  if (isRight) return true;
   const message = `${to.name} has ${facts.sizeBytes} bytes after ${file.sizeBytes} were sent`;
   throw new ForkdError("remote_corrupt", message, {
     hint: "somebody else writes there; send it again",
