@@ -4,13 +4,13 @@
  * names what it does, else an honest one. The file is used up. `misdeed` in its directory tells.
  */
 import { readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { createServer, Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { falseIdentities, misdeeds } from "./misdeeds.ts";
 import { type Answer, PlayedAgent } from "./played-agent.ts";
 
-/** The monitor that its owner gave it, see VmmProcess. */
+/** Where its owner connects to its monitor, see VmmBroker. */
 const monitorFd = 3;
 
 function takeMisdeed(dir: string): string | undefined {
@@ -52,4 +52,4 @@ const answers = answersOf(misdeed);
 writeFileSync("misdeed", misdeed ?? "");
 createServer((socket) => new PlayedAgent(socket, answers)).listen("agent.sock");
 for (const name of ["qmp.sock", "capture.sock"]) createServer(serveMonitor).listen(name);
-serveMonitor(new Socket({ fd: monitorFd }));
+createServer(serveMonitor).listen({ fd: monitorFd });
