@@ -1,16 +1,7 @@
 import { constants } from "node:fs";
-import {
-  access,
-  chmod,
-  copyFile,
-  mkdir,
-  mkdtemp,
-  rm,
-  stat,
-  statfs,
-  writeFile,
-} from "node:fs/promises";
+import { access, chmod, copyFile, mkdir, mkdtemp, stat, statfs, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { removeTree } from "../store/staging-dirs.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import type { DaemonAnswer, DoctorScope } from "./scope.ts";
 
@@ -117,7 +108,7 @@ async function reflink({ paths }: DoctorScope): Promise<Finding> {
   } catch {
     return skip("copies are whole: only XFS and Btrfs share blocks; forkd does without");
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    await removeTree(dir);
   }
 }
 

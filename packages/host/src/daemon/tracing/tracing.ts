@@ -18,8 +18,8 @@ export interface TracingOptions {
 }
 
 /**
- * Null unless the environment names a collector, as OpenTelemetry's specification has it: nothing of
- * its libraries is loaded then. They read the rest of the OTEL_EXPORTER_OTLP_ variables themselves.
+ * Null unless the environment names a collector, as OpenTelemetry's specification has it: nothing
+ * of its libraries is loaded then. They read the other OTEL_EXPORTER_OTLP_ variables themselves.
  */
 export async function openTracing(options: TracingOptions): Promise<Tracing | null> {
   const { env } = options;

@@ -1,9 +1,10 @@
-import { lstat, readdir, realpath, rm } from "node:fs/promises";
+import { lstat, readdir, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { toForkdError } from "@forkd/api";
 import type { DataPaths } from "../../config/data-paths.ts";
 import { run } from "../../lib/exec.ts";
 import { pathsHeldUnder } from "../../linux/held-paths.ts";
+import { removeTree } from "../../store/staging-dirs.ts";
 import { fixLeaks, listLeaks } from "../leaks/leaks.ts";
 import type { CleanupItem } from "./item.ts";
 import { type Place, placesOf, upstreamPlace } from "./places.ts";
@@ -108,7 +109,7 @@ async function removeItem(item: CleanupItem): Promise<CleanupItem> {
   if (item.keep !== null) return item;
   try {
     if (item.kind === "root_image") await removeRootImage(item.what);
-    else await rm(item.what, { recursive: true, force: true });
+    else await removeTree(item.what);
     return { ...item, removed: true };
   } catch (error) {
     return { ...item, problem: toForkdError(error) };
