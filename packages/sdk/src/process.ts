@@ -155,10 +155,8 @@ export class GuestProcess {
 
   #watch(signal: AbortSignal | undefined): void {
     if (signal === undefined) return;
-    const onAbort = (): void => {
-      this.kill();
-      this.#abort(signal.reason);
-    };
+    // The daemon does what it was told to when the connection ends.
+    const onAbort = (): void => this.#abort(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
     if (signal.aborted) onAbort();
     void this.#left.promise.then(() => signal.removeEventListener("abort", onAbort));

@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
 import { engineChoices } from "../config/engine-settings.ts";
+import { attachVerb } from "./commands/attach.ts";
 import { auditVerifyVerb } from "./commands/audit-verify.ts";
 import { branchVerb } from "./commands/branch.ts";
 import { checkVerb } from "./commands/check.ts";
@@ -7,6 +8,7 @@ import { cleanupVerb } from "./commands/cleanup.ts";
 import { doctorVerb } from "./commands/doctor.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
+import { execsVerb } from "./commands/execs.ts";
 import { firecrackerInstallVerb } from "./commands/firecracker-install.ts";
 import { forkVerb } from "./commands/fork.ts";
 import { fromImageVerb } from "./commands/from-image.ts";
@@ -71,6 +73,8 @@ const verbs: readonly Verb[] = [
   killVerb,
   branchVerb,
   execVerb,
+  execsVerb,
+  attachVerb,
   evalVerb,
   pingVerb,
 ];

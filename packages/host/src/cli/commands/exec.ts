@@ -1,7 +1,9 @@
 import { ForkdError, limits } from "@forkd/api";
 import type { Context } from "../context.ts";
 import { openClient } from "../daemon.ts";
+import { detachKeysDefault } from "../detach-keys.ts";
 import { reportExec } from "../exec-report.ts";
+import { execStreamed, parseStreamMode, type StreamMode } from "../exec-streamed.ts";
 import { type Flags, usage } from "../flags.ts";
 import {
   addGuestOptions,
@@ -21,6 +23,8 @@ interface ExecOptions {
   readonly cwd: string | null;
   readonly user: string | null;
   readonly stdin: boolean;
+  /** Null runs it to its end and prints what it printed. */
+  readonly stream: StreamMode | null;
 }
 
 /** For the request's way through the daemon, above the command's own time. */
@@ -33,6 +37,11 @@ function refuseOverTcp(flags: Flags): void {
   const name = flags.on("stdin") ? "stdin" : (asked ?? list);
   if (name === undefined) return;
   throw usage(`--${name} does not work with --target or --child`, "name a sandbox with --id ID");
+}
+
+function timeoutSecsOf(flags: Flags, stream: StreamMode | null): number {
+  if (flags.text("timeoutSecs") !== undefined) return parseTimeoutSecs(flags);
+  return stream === null ? limits.execTimeoutDefaultSecs : limits.execTimeoutMaxSecs;
 }
 
 async function execByDaemon(
@@ -74,10 +83,13 @@ export const execVerb = defineVerb<ExecOptions>({
       .option("-w, --workdir <dir>", "run it in this directory of the guest")
       .option("-u, --user <user>", "run it as this user: NAME, UID or UID:GID")
       .option("--stdin", "give it this command's standard input, at most 1 MiB of UTF-8")
+      .option("-i, --interactive", "stream standard input to it, and its outputs as they come")
+      .option("-t, --tty", "give it a terminal, the size of this one")
+      .option("-d, --detach", "print its id and leave it running; see forkd attach")
+      .option("--detach-keys <keys>", "with -t: leave it when these are typed", detachKeysDefault)
       .option(
         "--timeout-secs <secs>",
-        "kill it after this time",
-        String(limits.execTimeoutDefaultSecs),
+        `kill it after this time (default: ${limits.execTimeoutDefaultSecs}; with -i, -t or -d none)`,
       ),
   parse: (input) => {
     const { flags, rest } = input;
@@ -89,10 +101,12 @@ export const execVerb = defineVerb<ExecOptions>({
     }
     const guest = parseGuest(input);
     if (guest.by === "tcp") refuseOverTcp(flags);
+    const stream = parseStreamMode(flags, guest);
     return {
       guest,
       args: rest,
-      timeoutSecs: parseTimeoutSecs(flags),
+      stream,
+      timeoutSecs: timeoutSecsOf(flags, stream),
       env: parseEnvPairs(flags.list("env")),
       cwd: flags.text("workdir") ?? null,
       user: flags.text("user") ?? null,
@@ -100,7 +114,10 @@ export const execVerb = defineVerb<ExecOptions>({
     };
   },
   run: async (context, options) => {
-    const { guest, args, timeoutSecs } = options;
+    const { guest, args, timeoutSecs, stream } = options;
+    if (guest.by === "daemon" && stream !== null) {
+      return await execStreamed(context, guest.id, { ...options, stream });
+    }
     if (guest.by === "daemon") return execByDaemon(context, guest, options);
     const agent = await openTcpAgent(context, guest);
     const answer = await agent.exec(args, timeoutSecs);
