@@ -1,10 +1,11 @@
-/** `npm run bench -- branch|chain|exec|firecracker|load|spawn [OPTIONS]`; see docs/bench.md. */
+/** `npm run bench -- branch|chain|exec|firecracker|load|pack|spawn [OPTIONS]`; see docs/bench.md. */
 import { toForkdError } from "@forkd/api";
 import { benchBranch } from "./branch.ts";
 import { benchChain } from "./chain.ts";
 import { benchExec } from "./exec.ts";
 import { benchFirecracker } from "./firecracker.ts";
 import { benchLoad } from "./load.ts";
+import { benchPack } from "./pack.ts";
 import { benchSpawn } from "./spawn.ts";
 
 const benches = {
@@ -13,6 +14,7 @@ const benches = {
   exec: benchExec,
   firecracker: benchFirecracker,
   load: benchLoad,
+  pack: benchPack,
   spawn: benchSpawn,
 };
 

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { type FileHandle, link, lstat, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, link, lstat, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -16,6 +15,7 @@ import { blockBytes, blocksOf } from "../store/page-io.ts";
 import { PageWorkers } from "../store/pages.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
 import { makeStagingDir, removeTree } from "../store/staging-dirs.ts";
+import { requireNamed } from "../store/verified-files.ts";
 import { encodeManifest, type ForkdManifest, manifestName, packVersion } from "./manifest.ts";
 import type { PackOrder, PackReport } from "./orders.ts";
 import { type PlannedFile, planFiles } from "./plan.ts";
@@ -26,6 +26,8 @@ import { archiveEnd, encodeHeader } from "./tar-write.ts";
 
 /** The largest pack onto a slow disk or network; what takes longer hangs. */
 const packTimeoutMs = 24 * 60 * 60_000;
+/** Blocks on their way to the compressor: it works on while this process waits for its turn. */
+const buffersMax = 8;
 
 /** Where snapshots come from and go to. */
 export interface PackHost {
@@ -53,7 +55,7 @@ export async function packSnapshot(host: PackHost, order: PackOrder): Promise<Pa
     const scope = { paths: host.paths, pages, dir };
     const files = await planFiles(scope, chain, order.images === "included");
     const manifest = await manifestOf(host, order, { chain, files });
-    const { sha256, bytes } = await writePack(order, { pages, files, manifest });
+    const { sha256, bytes } = await writePack(order, { paths: host.paths, pages, files, manifest });
     return reportOf(order, { chain, files, manifest, sha256, bytes });
   } finally {
     await removeTree(dir);
@@ -110,6 +112,7 @@ function totalOf(files: readonly PlannedFile[]): number {
 }
 
 interface PackParts {
+  readonly paths: DataPaths;
   readonly pages: PageWorkers;
   readonly files: readonly PlannedFile[];
   readonly manifest: ForkdManifest;
@@ -118,16 +121,53 @@ interface PackParts {
 /** To a stream, or to a file that gets its name when all is there and proven. */
 async function writePack(order: PackOrder, parts: PackParts): Promise<Written> {
   const { to } = order;
-  if ("stream" in to) return await compress(order, parts, to.stream);
+  if ("stream" in to) return await compress(order, parts, toStream(to.stream));
   const staging = stagingName(to.file);
   try {
-    const out = createWriteStream(staging, { flags: "wx", mode: 0o644, flush: true });
-    const written = await compress(order, parts, out);
+    const written = await compress(order, parts, toFile(staging, parts));
     await publish(staging, to);
     return written;
   } finally {
     await rm(staging, { force: true });
   }
+}
+
+/** Where compressed bytes go. */
+interface Sink {
+  readonly argv: readonly [string, ...string[]];
+  /** Resolves when all that the program writes is where it should be. */
+  readonly drain: (zstd: Filter, signal: AbortSignal) => Promise<Written>;
+}
+
+const zstdArgv = ["zstd", "-q", "-T0"] as const;
+
+function toStream(out: Writable): Sink {
+  const drain: Sink["drain"] = async ({ stdout }, signal) => {
+    const hash = createHash("sha256");
+    let bytes = 0;
+    const count = async function* (stream: Readable): AsyncGenerator<Buffer> {
+      for await (const chunk of stream) {
+        bytes += chunk.length;
+        hash.update(chunk);
+        yield chunk;
+      }
+    };
+    await pipeline(stdout, count, out, { signal });
+    return { sha256: hash.digest("hex"), bytes };
+  };
+  return { argv: [...zstdArgv, "-c"], drain };
+}
+
+/** The program writes the file itself: none of its bytes comes through here. */
+function toFile(file: string, { pages }: PackParts): Sink {
+  const drain: Sink["drain"] = async ({ stdout, ended }) => {
+    stdout.resume();
+    await ended;
+    const hashing = pages.run("hash", { file });
+    const [sha256] = await Promise.all([hashing, syncPath(file)]);
+    return { sha256, bytes: (await stat(file)).size };
+  };
+  return { argv: [...zstdArgv, "-o", file], drain };
 }
 
 /** A link cannot take a name that has come to be another's meanwhile; a rename can. */
@@ -160,43 +200,28 @@ function taken(file: string): ForkdError {
 }
 
 /** The first of the parts that fails ends the others, and is what is told. */
-async function compress(order: PackOrder, parts: PackParts, out: Writable): Promise<Written> {
+async function compress(order: PackOrder, parts: PackParts, sink: Sink): Promise<Written> {
   const failed = new AbortController();
   const signals = [failed.signal, ...(order.signal === undefined ? [] : [order.signal])];
   const signal = AbortSignal.any(signals);
-  const zstd = startFilter(["zstd", "-q", "-T0", "-c"], { timeoutMs: packTimeoutMs, signal });
-  const hash = createHash("sha256");
-  let bytes = 0;
-  const count = async function* (stream: Readable): AsyncGenerator<Buffer> {
-    for await (const chunk of stream) {
-      bytes += chunk.length;
-      hash.update(chunk);
-      yield chunk;
-    }
-  };
-  const works = [
-    pipeline(zstd.stdout, count, out, { signal }),
-    writeArchive(zstd, { ...parts, signal, report: progressOf(order, totalOf(parts.files)) }),
-    prove(parts),
-    zstd.ended,
-  ];
+  const zstd = startFilter(sink.argv, { timeoutMs: packTimeoutMs, signal });
+  const drained = sink.drain(zstd, signal);
+  const report = progressOf(order, totalOf(parts.files));
+  const works = [drained, writeArchive(zstd, { ...parts, signal, report }), prove(parts)];
   try {
-    await Promise.all(works);
+    await Promise.all([...works, zstd.ended]);
+    return await drained;
   } catch (error) {
     failed.abort(error);
-    await Promise.allSettled(works);
+    await Promise.allSettled([...works, zstd.ended]);
     throw order.signal?.aborted === true ? order.signal.reason : error;
   }
-  return { sha256: hash.digest("hex"), bytes };
 }
 
 /** Looks at the files whose names are their hashes, while they are written. */
-async function prove({ files, pages }: PackParts): Promise<void> {
+async function prove({ paths, files, pages }: PackParts): Promise<void> {
   for (const { source, unproven } of files) {
-    if (unproven === null || (await pages.run("hash", { file: source })) === unproven) continue;
-    throw new ForkdError("snapshot_corrupt", `${source} is not what its name says`, {
-      hint: "build the image, or install the kernel, again",
-    });
+    if (unproven !== null) await requireNamed({ paths, pages }, source, unproven);
   }
 }
 
@@ -212,7 +237,7 @@ async function writeArchive({ stdin, ended }: Filter, order: ArchiveOrder): Prom
     const extents = [{ offset: 0, length: size }];
     await put(stdin, encodeHeader({ name: manifestName, size, extents }));
     await put(stdin, Buffer.concat([manifest, Buffer.alloc(paddingBytes(size))]));
-    const buffers: Buffers = [Buffer.allocUnsafe(blockBytes), Buffer.allocUnsafe(blockBytes)];
+    const buffers = Array.from({ length: buffersMax }, () => Buffer.allocUnsafe(blockBytes));
     for (const planned of order.files) {
       if (planned.file.same_as !== undefined) continue;
       await writeFile(stdin, planned, { ...order, buffers });
@@ -226,29 +251,28 @@ async function writeArchive({ stdin, ended }: Filter, order: ArchiveOrder): Prom
   }
 }
 
-type Buffers = readonly [Buffer, Buffer];
-
 async function writeFile(
   out: Writable,
   { file, source, extents }: PlannedFile,
-  { signal, report, buffers }: ArchiveOrder & { readonly buffers: Buffers },
+  { signal, report, buffers }: ArchiveOrder & { readonly buffers: readonly Buffer[] },
 ): Promise<void> {
   await put(out, encodeHeader({ name: file.path, size: file.size, extents }));
   await using handle = await open(source, "r");
-  let writing: Promise<void> = Promise.resolve();
+  const writing: Promise<void>[] = [];
   let turn = 0;
   for (const group of groupsOf(extents)) {
     signal.throwIfAborted();
-    // While one block is written, the next is read.
-    const block = await readGroup({ handle, source }, group, buffers[turn === 0 ? 0 : 1]);
-    turn = 1 - turn;
-    await writing;
-    writing = put(out, block);
-    // It is waited for above, or below; until then its failure is nobody's.
-    writing.catch(() => undefined);
+    // A buffer is used again once what it held has left; meanwhile the others are on their way.
+    await writing[turn];
+    const buffer = buffers[turn] ?? Buffer.allocUnsafe(blockBytes);
+    const block = await readGroup({ handle, source }, group, buffer);
+    const sent = put(out, block);
+    sent.catch(() => undefined);
+    writing[turn] = sent;
+    turn = (turn + 1) % buffers.length;
     report(block.length);
   }
-  await writing;
+  await Promise.all(writing);
   await put(out, Buffer.alloc(paddingBytes(file.stored_bytes)));
 }
 
