@@ -17,6 +17,8 @@ export interface Fault {
   readonly headers?: Readonly<Record<string, string>>;
   /** The answer's body ends after so many bytes, and the connection with it. */
   readonly cutAfter?: number;
+  /** Nothing comes after so many bytes, and the connection stays. */
+  readonly stallAfter?: number;
   /** One bit of this byte of the answer's body is another. */
   readonly flipAt?: number;
   /** The answer has this length, and says so. */
@@ -125,9 +127,9 @@ async function passOn({ incoming, onward, outgoing }: Streams, fault: Fault): Pr
     throw new Error("the answer is lost");
   }
   outgoing.writeHead(answer.statusCode ?? 0, headersOf(answer, fault));
-  const { cutAfter, flipAt, truncateTo } = fault;
-  await pump(answer, outgoing, { cutAfter, flipAt, truncateTo });
-  outgoing.end();
+  const { cutAfter, flipAt, truncateTo, stallAfter } = fault;
+  await pump(answer, outgoing, { cutAfter, flipAt, truncateTo: truncateTo ?? stallAfter });
+  if (stallAfter === undefined) outgoing.end();
 }
 
 function headersOf({ headers }: IncomingMessage, { headers: other, truncateTo }: Fault) {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { copyFile, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { publishHub } from "@forkd/host/fork/publish-hub.ts";
 import { packSnapshot } from "@forkd/host/pack/write.ts";
 import { missing } from "../../helpers/capabilities.ts";
-import { type CliEnd, forkd } from "../../helpers/cli.ts";
+import { type CliEnd, forkd, startForkd } from "../../helpers/cli.ts";
+import { eventually } from "../../helpers/eventually.ts";
 import { FaultProxy } from "../../helpers/fault-proxy.ts";
 import { startNginx, type TestNginx } from "../../helpers/nginx.ts";
 import { fillSite, makePackSite, packOrder } from "../../helpers/packs.ts";
@@ -108,6 +110,31 @@ describe("forkd push, pull and hub, through nginx", { skip }, () => {
     const pulled = await pull("acme/chain", "--hub", hubUrl());
     assert.equal(pulled.code, 0, pulled.stderr);
     assert.equal(proxy.seen.filter(({ url }) => url.endsWith(suffix)).length, 2);
+  });
+
+  test("a pull that was killed leaves what the next one goes on with", async () => {
+    // No pack at all: what is asked is how its bytes come.
+    await writeFile(join(nginx.root, "large"), randomBytes(2_000_000));
+    proxy.failNext({ stallAfter: 1_000_000 });
+    const killed = startForkd(["pull", `${proxy.origin}/large`], { dataDir });
+    const partial = await eventually(
+      async () => {
+        const pulls = join(dataDir, "cache/pulls");
+        const name = (await readdir(pulls)).find((file) => file.endsWith(".part"));
+        const path = join(pulls, name ?? "none");
+        assert.ok((await stat(path)).size >= 500_000);
+        return path;
+      },
+      { timeoutMs: 60_000 },
+    );
+    killed.process.kill("SIGKILL");
+    await killed.ended;
+    const { size } = await stat(partial);
+    const again = await pull(`${proxy.origin}/large`);
+    assert.equal(JSON.parse(again.stderr).code, "pack_invalid");
+    assert.equal(proxy.seen.at(-1)?.headers.range, `bytes=${size}-`);
+    // What is no pack is not kept for another try.
+    assert.deepEqual(await readdir(join(dataDir, "cache/pulls")), []);
   });
 
   test("a pack that is not what the hub says is not taken", async () => {
