@@ -31,7 +31,8 @@ export async function buildTree(treeDir: string, options: TreeOptions): Promise<
   await addNative(treeDir, options);
   await addPrograms(treeDir, options.root);
   await addRuntime(treeDir, options.root);
-  for (const part of ["packaging/systemd", "packaging/default", "packaging/logrotate", "docs"]) {
+  const packaged = ["systemd", "default", "logrotate", "prometheus", "grafana"];
+  for (const part of [...packaged.map((name) => `packaging/${name}`), "docs"]) {
     await copyInto(treeDir, options.root, part);
   }
   await copyInto(treeDir, options.root, "LICENSE");

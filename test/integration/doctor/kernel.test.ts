@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdir } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -61,7 +62,7 @@ test("a namespace that lives counts, and needs forwarding and a rule", { skip },
   assert.equal((await host.look("masquerade")).status, "pass");
 });
 
-test("a stranger on the daemon's port is named; a daemon there is not held against it", async () => {
+test("a stranger on the daemon's port is named; a daemon is not held against itself", async () => {
   await using host = await makeDoctorHost();
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -74,6 +75,18 @@ test("a stranger on the daemon's port is named; a daemon there is not held again
   const refused = saying({ kind: "refused", reason: "no token" });
   assert.equal((await host.look("port", { daemonUrl, ...refused })).status, "pass");
   await new Promise((resolve) => server.close(resolve));
+  const script = `require("node:net").createServer()
+    .listen(${address.port}, "127.0.0.1", () => console.log());`;
+  await host.write("forkd-controller.cjs", script);
+  const deaf = spawn(process.execPath, [join(host.root, "forkd-controller.cjs")], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(deaf.stdout, "data");
+  const found = await host.look("port", { daemonUrl });
+  deaf.kill();
+  await once(deaf, "exit");
+  assert.equal(found.status, "warn");
+  assert.equal(found.hint, `export FORKD_URL=https://127.0.0.1:${address.port}`);
   assert.match((await host.look("port", { daemonUrl })).detail, /is free/);
 });
 

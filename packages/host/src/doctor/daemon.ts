@@ -2,7 +2,7 @@ import { X509Certificate } from "node:crypto";
 import { chmod, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { limits } from "@forkd/api";
-import { findListener } from "../linux/listener.ts";
+import { findListener, hasListener } from "../linux/listener.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import { type DoctorScope, readText } from "./scope.ts";
 
@@ -12,6 +12,8 @@ const descriptorsBesides = 1_024;
 const dayMs = 86_400_000;
 const certificateDaysLeft = 30;
 const groupAndOthers = 0o077;
+/** The daemon's program, or the file that it runs. */
+const ownCommand = /forkd-controller|\bdaemon\/main\.[jt]s\b/;
 
 export const daemonChecks: readonly Check[] = [
   { name: "daemon", run: daemon },
@@ -53,13 +55,22 @@ async function port(scope: DoctorScope): Promise<Finding> {
   if (!["127.0.0.1", "localhost", "[::1]"].includes(hostname)) {
     return skip(`${hostname} is another host`);
   }
-  const listener = await findListener(number);
   const { kind } = await scope.askDaemon();
-  if (listener === undefined) return pass(`port ${number} is free`);
+  const isOurs = kind === "up" || kind === "other" || kind === "refused";
+  const look = `sudo ss -ltnp | grep :${number}`;
+  const listener = await findListener(number);
+  if (listener === undefined) {
+    if (!(await hasListener(number))) return pass(`port ${number} is free`);
+    const detail = `port ${number} is taken, by whom is not ours to see`;
+    return isOurs ? pass(detail) : fail(detail, look);
+  }
   const who = `pid ${listener.pid} (${listener.command}) has port ${number}`;
-  if (kind === "up" || kind === "other" || kind === "refused") return pass(who);
-  const detail = `${who} and is no forkd-controller`;
-  return fail(detail, `ss -ltnp | grep :${number}  # then: sudo kill ${listener.pid}`);
+  if (isOurs) return pass(who);
+  if (ownCommand.test(listener.command)) {
+    const url = scope.daemonUrl.replace(/^http:/, "https:");
+    return warn(`${who}, and does not answer at ${scope.daemonUrl}`, `export FORKD_URL=${url}`);
+  }
+  return fail(`${who} and is no forkd-controller`, `${look}  # then: sudo kill ${listener.pid}`);
 }
 
 /** The daemon's, if it runs here, else those that it would get from this shell. */

@@ -9,7 +9,7 @@ export interface Listener {
 
 /** State LISTEN in /proc/net/tcp (include/net/tcp_states.h). */
 const listenState = "0A";
-const commandLengthMax = 100;
+const commandLengthMax = 200;
 
 /** Socket inodes that listen on a port, from the text of /proc/net/tcp or tcp6 (proc(5)). */
 export function parseListeners(text: string, port: number): readonly string[] {
@@ -21,10 +21,14 @@ export function parseListeners(text: string, port: number): readonly string[] {
     .flatMap((fields) => fields[9] ?? []);
 }
 
+/** Whether anybody listens on a TCP port, also somebody whom this user may not see. */
+export async function hasListener(port: number): Promise<boolean> {
+  return (await listenerInodes(port)).length > 0;
+}
+
 /** Who listens on a TCP port, as far as /proc lets this user see. */
 export async function findListener(port: number): Promise<Listener | undefined> {
-  const tables = await Promise.all(["tcp", "tcp6"].map((name) => readOrEmpty(`/proc/net/${name}`)));
-  const inodes = tables.flatMap((text) => parseListeners(text, port));
+  const inodes = await listenerInodes(port);
   if (inodes.length === 0) return undefined;
   const targets = new Set(inodes.map((inode) => `socket:[${inode}]`));
   for (const name of await readdir("/proc")) {
@@ -33,6 +37,11 @@ export async function findListener(port: number): Promise<Listener | undefined> 
     }
   }
   return undefined;
+}
+
+async function listenerInodes(port: number): Promise<string[]> {
+  const tables = await Promise.all(["tcp", "tcp6"].map((name) => readOrEmpty(`/proc/net/${name}`)));
+  return tables.flatMap((text) => parseListeners(text, port));
 }
 
 async function commandLine(pid: string): Promise<string> {

@@ -41,7 +41,10 @@ export async function cleanUp(options: CleanupOptions): Promise<CleanupItem[]> {
   }
   const known = new Set(leaks.map(({ what }) => what));
   const rest = found.filter(({ what }) => !known.has(what));
-  return [...leaks, ...(remove ? await Promise.all(rest.map(removeItem)) : rest)];
+  return [
+    ...leaks,
+    ...(remove ? await Promise.all(rest.map((item) => removeItem(item, nowMs))) : rest),
+  ];
 }
 
 /** The kernel names files by where they really are. */
@@ -105,8 +108,11 @@ async function bytesOf(path: string): Promise<number> {
   return Number(/^\d+/.exec(said?.stdout ?? "")?.[0] ?? 0);
 }
 
-async function removeItem(item: CleanupItem): Promise<CleanupItem> {
+async function removeItem(item: CleanupItem, nowMs: number): Promise<CleanupItem> {
   if (item.keep !== null) return item;
+  // Whoever takes an image marks it first.
+  const found = await lstat(item.what).catch(() => undefined);
+  if (found !== undefined && found.mtimeMs > nowMs) return { ...item, keep: "it is used just now" };
   try {
     if (item.kind === "root_image") await removeRootImage(item.what);
     else await removeTree(item.what);
