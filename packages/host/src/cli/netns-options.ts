@@ -8,8 +8,8 @@ export const netOptions = {
   bridge: new Option("--bridge <name>", "the bridge's name").env("BRIDGE"),
   bridgeIp: new Option("--bridge-ip <address>", "its address, the first of a /16").env("BRIDGE_IP"),
   uplink: new Option("--uplink <device>", "leave the host by this device only").env("UPLINK"),
-  tap: new Option("--tap <name>", "the tap's name").env("TAP"),
-  tapIp: new Option("--tap-ip <address>", "its address, of a /24").env("TAP_IP"),
+  device: new Option("--device <name>", "the tap's name").env("TAP"),
+  address: new Option("--address <address>", "its address, of a /24").env("TAP_IP"),
   user: new Option("--user <user>", "who may open it besides root").env("USER_OWNS"),
 } as const;
 
@@ -41,9 +41,9 @@ export function deviceName(flags: Flags, option: string): string | null {
 }
 
 export function tapAddress(flags: Flags, fallback: string): string {
-  const address = flags.text("tapIp") ?? fallback;
+  const address = flags.text("address") ?? fallback;
   if (isIPv4(address)) return address;
-  throw usage(`--tap-ip ${JSON.stringify(address.slice(0, 40))} is no IPv4 address`);
+  throw usage(`--address ${JSON.stringify(address.slice(0, 40))} is no IPv4 address`);
 }
 
 /** A user's name or number, for ip(8). */

@@ -60,7 +60,7 @@ export const netnsTeardownVerb = defineVerb({
       .option("--yes", "do it")
       .option("--include-bridge", "the bridge too, with its rules and what was changed of the host")
       .option("--include-tap", "the tap too that host-tap.sh makes")
-      .addOption(netOptions.tap),
+      .addOption(netOptions.device),
   parse: (input) => {
     const [count] = input.args;
     return {
@@ -68,7 +68,7 @@ export const netnsTeardownVerb = defineVerb({
       yes: input.flags.on("yes"),
       includeBridge: input.flags.on("includeBridge"),
       tap: input.flags.on("includeTap")
-        ? (deviceName(input.flags, "tap") ?? deviceNames.tap)
+        ? (deviceName(input.flags, "device") ?? deviceNames.tap)
         : null,
     };
   },
@@ -126,14 +126,14 @@ export const netnsHostTapVerb = defineVerb({
     command
       .name("host-tap")
       .description("make one tap in the host's own network, for a guest that forkd does not run")
-      .addOption(netOptions.tap)
-      .addOption(netOptions.tapIp)
+      .addOption(netOptions.device)
+      .addOption(netOptions.address)
       .addOption(netOptions.user)
       .addOption(netOptions.uplink),
   parse: (input) => {
     const { flags } = input;
     return {
-      tap: deviceName(flags, "tap") ?? deviceNames.tap,
+      tap: deviceName(flags, "device") ?? deviceNames.tap,
       address: tapAddress(flags, gateway4),
       user: parseUser(flags.text("user")),
       uplink: deviceName(flags, "uplink"),
