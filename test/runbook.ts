@@ -20,7 +20,7 @@ import { makeTmpDir } from "./helpers/tmp.ts";
 /** A guest of an emulated host that is emulated itself, on a machine with other work. */
 const commandTimeoutMs = 6 * 60_000;
 /** For what only tells how things are: until it tells what it should. */
-const settleMs = 90_000;
+const settleMs = 3 * 60_000;
 const againMs = 3_000;
 const vmMemoryMib = 2048;
 const tag = "pyagent";
@@ -70,14 +70,14 @@ class Runbook {
     for (;;) {
       const printed = await this.#run(command);
       if (isPrinted(expected, printed)) {
-        process.stdout.write(printed);
+        if (printed !== "") console.log(printed.trimEnd());
         return;
       }
       if (performance.now() < until) {
         await sleep(againMs);
         continue;
       }
-      console.log(`WRONG; printed:\n${printed}expected:\n${expected.join("\n")}`);
+      console.log(`WRONG; printed:\n${printed.trimEnd()}\nexpected:\n${expected.join("\n")}`);
       this.wrong.push(`${heading}: ${command}`);
       return;
     }
