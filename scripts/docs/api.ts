@@ -1,5 +1,6 @@
 import {
   errorTable,
+  isStreamName,
   jsonSchema,
   type Route,
   type RouteName,
@@ -93,6 +94,11 @@ function successText({ success }: Route): string {
   if (success.status === 101) return "101, a WebSocket: [exec.md](exec.md) has its messages";
   if (success.body === null) return `${success.status}, empty`;
   if (success.body === "text") return `${success.status}, text`;
+  if (success.body === "events")
+    return `${success.status}, server-sent events until the client closes`;
+  if (success.body === "bytes") {
+    return `${success.status}${success.mayBePartial === true ? " or 206" : ""}, bytes`;
+  }
   return `${success.status}, ${schemaLink(success.body)}`;
 }
 
@@ -106,14 +112,29 @@ function socketLines({ socket }: Route): string[] {
   ];
 }
 
-function routeSection(name: string, route: Route): string {
+function requestText({ request }: Route): string {
+  if (request === null) return "no body";
+  return request === "bytes" ? "bytes, of any type" : schemaLink(request);
+}
+
+function queryText({ query }: Route): string[] {
+  const names = Object.keys(query?.shape ?? {});
+  return names.length === 0 ? [] : [`- Query: ${names.map(code).join(", ")}`];
+}
+
+function sdkCall(name: RouteName): string {
+  return isStreamName(name) ? `client.open("${name}")` : `client.${name}()`;
+}
+
+function routeSection(name: RouteName, route: Route): string {
   const errors = routeErrors(route).map((each) => `${code(each)} (${errorTable[each].status})`);
   const lines = [
-    `- Request: ${route.request === null ? "no body" : schemaLink(route.request)}`,
+    `- Request: ${requestText(route)}`,
+    ...queryText(route),
     `- Answer: ${successText(route)}`,
     `- Failures: ${errors.join(", ")}`,
     ...(route.open === true ? ["- Needs no token"] : []),
-    ...(route.socket === undefined ? [`- SDK: ${code(`client.${name}()`)}`] : socketLines(route)),
+    ...(route.socket === undefined ? [`- SDK: ${code(sdkCall(name))}`] : socketLines(route)),
   ];
   return `### ${route.method} ${route.path}\n\n${route.summary}.\n\n${lines.join("\n")}`;
 }
@@ -122,7 +143,9 @@ function routeSection(name: string, route: Route): string {
 export function renderApiDocs(): string {
   // Object.entries forgets that the table's keys are its names.
   const entries = Object.entries(routes) as [RouteName, Route][];
-  const requests = new Set(entries.flatMap(([, { request, socket }]) => [request, socket?.client]));
+  const requests = new Set<unknown>(
+    entries.flatMap(([, { request, socket }]) => [request, socket?.client]),
+  );
   const schemas = [...schemaNames].map(([schema, name]) => {
     return `### ${name}\n\n${fieldTable(schema, requests.has(schema) ? "input" : "output")}`;
   });

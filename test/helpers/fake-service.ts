@@ -6,6 +6,7 @@ import {
   type SnapshotInfo,
   type SnapshotInfoDetail,
 } from "@forkd/api";
+import { GuestFiles } from "@forkd/host/fork/files.ts";
 import { lineageOf } from "@forkd/host/fork/lineage.ts";
 import type {
   BakeRequest,
@@ -72,6 +73,10 @@ export class FakeService implements ForkService {
   working = 0;
   abandoned = 0;
   closedWith: string | undefined;
+  readonly files = new GuestFiles(async (id) => {
+    await this.#work();
+    return this.#missing("sandbox", id);
+  });
 
   async listSnapshots(): Promise<SnapshotInfo[]> {
     return [...this.snapshots.values()];

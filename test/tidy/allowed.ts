@@ -10,8 +10,7 @@ export const longFiles: Exceptions = {};
 /** Files that start programs by themselves. */
 export const processStarters: Exceptions = {
   "packages/host/src/lib/exec.ts": "runs a program to its end, with a deadline",
-  "packages/host/src/engine/broker.ts":
-    "supervises the starter of VMMs",
+  "packages/host/src/engine/broker.ts": "supervises the starter of VMMs",
   "packages/host/src/engine/own-vmm.ts": "supervises a parent that boots",
   "packages/host/src/engine/process.ts": "starts the helper that works beside a VMM",
   "bench/daemon.ts": "the harness is no part of the product",

@@ -2,6 +2,7 @@ export * from "./branch.ts";
 export * from "./egress.ts";
 export * from "./errors.ts";
 export * from "./exec-stream.ts";
+export * from "./file.ts";
 export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./lineage.ts";

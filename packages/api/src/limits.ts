@@ -38,6 +38,20 @@ export const limits = {
   execsRunningMax: 64,
   /** Commands of a sandbox that have ended and are remembered. */
   execsEndedMax: 16,
+  /** Bytes of a path in a guest: the kernel's PATH_MAX, less its NUL. */
+  filePathBytesMax: 4095,
+  /** Bytes of one file that is written or read; the largest disk that a guest can have. */
+  fileBytesMax: 64 * 1024 * 1024 * 1024,
+  /** Entries of one answer that lists a directory; more are cut and flagged. */
+  fileListEntriesMax: 10_000,
+  /** Transfers of files in flight through one daemon; more are answered 429. */
+  concurrentFileTransfersMax: 64,
+  /** Work on files in flight in one sandbox; more is answered 429. */
+  fileActionsPerSandboxMax: 8,
+  /** How long a transfer may stand still, on either side, before it is given up. */
+  fileTransferIdleMaxMs: 60_000,
+  /** Time of what moves no bytes: list, stat, remove, mkdir, rename. */
+  fileActionMaxMs: 60_000,
   /** Least memory of a guest. */
   memoryMinMib: 128,
   /** RAM above this splits around the PCI hole, which the engines do not handle yet. */

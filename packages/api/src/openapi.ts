@@ -3,6 +3,7 @@ import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import { errorTable } from "./errors.ts";
 import { execClientMessageSchema, execInfoSchema, execServerMessageSchema } from "./exec-stream.ts";
+import { fileInfoSchema, fileListSchema, makeDirectorySchema, renameFileSchema } from "./file.ts";
 import { lineageSchema } from "./lineage.ts";
 import type { Route } from "./routes.ts";
 import { routes } from "./routes.ts";
@@ -51,6 +52,10 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [evalRequestSchema, "EvalRequest"],
   [evalResultSchema, "EvalResult"],
   [pongSchema, "Pong"],
+  [fileInfoSchema, "FileInfo"],
+  [fileListSchema, "FileList"],
+  [makeDirectorySchema, "MakeDirectory"],
+  [renameFileSchema, "RenameFile"],
   [problemSchema, "Problem"],
 ]);
 
@@ -97,18 +102,28 @@ function content(schema: z.ZodType, io: "input" | "output"): JsonObject {
   return { "application/json": { schema: schemaReference(schema, io) } };
 }
 
+/** A binary body has no schema (OpenAPI 3.1). */
+const bytes: JsonObject = { "application/octet-stream": {} };
+
 function successAnswer({ success }: Route): JsonObject {
   if (success.status === 101) return { description: "A WebSocket from here on" };
   if (success.body === null) return { description: "Done; the answer is empty" };
   if (success.body === "text") {
     return { description: "Text", content: { "text/plain": { schema: { type: "string" } } } };
   }
+  if (success.body === "bytes") return { description: "The bytes", content: bytes };
+  if (success.body === "events") {
+    return { description: "Events, until the client closes", content: { "text/event-stream": {} } };
+  }
   return { description: "Done", content: content(success.body, "output") };
 }
 
 function successAnswers(route: Route): JsonObject {
-  const { status, mayBeWriting } = route.success;
+  const { status, mayBeWriting, mayBePartial } = route.success;
   const answers = { [String(status)]: successAnswer(route) };
+  if (mayBePartial === true) {
+    return { ...answers, "206": { ...successAnswer(route), description: "The range asked for" } };
+  }
   if (mayBeWriting !== true) return answers;
   const begun = { ...successAnswer(route), description: "Begun; its `status` is `writing`" };
   return { ...answers, "202": begun };
@@ -155,6 +170,12 @@ function socketTalk({ subprotocol, client, server }: NonNullable<Route["socket"]
   };
 }
 
+function requestBody({ request }: Route): JsonObject {
+  if (request === null) return {};
+  const body = request === "bytes" ? bytes : content(request, "input");
+  return { requestBody: { required: true, content: body } };
+}
+
 function operation(name: string, route: Route): JsonObject {
   const parameters = [...pathParameters(route), ...queryParameters(route)];
   return {
@@ -162,9 +183,7 @@ function operation(name: string, route: Route): JsonObject {
     summary: route.summary,
     ...(route.open === true ? { security: [] } : {}),
     ...(parameters.length === 0 ? {} : { parameters }),
-    ...(route.request === null
-      ? {}
-      : { requestBody: { required: true, content: content(route.request, "input") } }),
+    ...requestBody(route),
     ...(route.socket === undefined ? {} : { "x-websocket": socketTalk(route.socket) }),
     responses: { ...successAnswers(route), ...errorAnswers(route) },
   };
@@ -183,7 +202,9 @@ function paths(): z.infer<typeof openApiSchema>["paths"] {
 
 function componentSchemas(): JsonObject {
   const rows = Object.values<Route>(routes);
-  const requests = new Set(rows.flatMap(({ request, socket }) => [request, socket?.client]));
+  const requests = new Set<unknown>(
+    rows.flatMap(({ request, socket }) => [request, socket?.client]),
+  );
   const entries = [...schemaNames].map(([schema, name]): [string, JsonObject] => [
     name,
     jsonSchema(schema, requests.has(schema) ? "input" : "output"),

@@ -32,7 +32,7 @@ export type RouteBody<N extends RouteName> = RouteOf<N>["request"] extends z.Zod
   ? z.output<RouteOf<N>["request"]>
   : undefined;
 
-/** What a route answers. `undefined` for an empty answer. */
+/** What a route answers. `undefined` for an empty answer, and for a stream. */
 export type RouteResult<N extends RouteName> = RouteOf<N>["success"]["body"] extends z.ZodType
   ? z.output<RouteOf<N>["success"]["body"]>
   : RouteOf<N>["success"]["body"] extends "text"

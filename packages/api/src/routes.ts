@@ -1,13 +1,14 @@
-import type { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
-import type { ErrorCode } from "./errors.ts";
 import {
   execClientMessageSchema,
   execInfoSchema,
   execServerMessageSchema,
   execSubprotocol,
 } from "./exec-stream.ts";
+import { fileRoutes } from "./file-routes.ts";
 import { lineageSchema } from "./lineage.ts";
+import type { Route } from "./route.ts";
+import { branchErrors, guestErrors, spawnErrors } from "./route-errors.ts";
 import {
   createSandboxSchema,
   endedQuerySchema,
@@ -27,81 +28,7 @@ import {
 } from "./snapshot.ts";
 import { healthSchema, hostFactsSchema, openApiSchema, versionSchema } from "./system.ts";
 
-/** How a route's success looks. `body: null` means an empty answer. */
-interface Success {
-  readonly status: 101 | 200 | 201 | 202 | 204;
-  readonly body: z.ZodType | null | "text";
-  /** Answered with 202 instead when the body's `status` is `writing`: the work goes on. */
-  readonly mayBeWriting?: true;
-}
-
-/** What is said once a request has become a WebSocket (RFC 6455). */
-interface SocketTalk {
-  readonly subprotocol: string;
-  /** The text messages of each side; binary ones are described where the schemas are. */
-  readonly client: z.ZodType;
-  readonly server: z.ZodType;
-}
-
-/** One row of the API. Server, client, OpenAPI, MCP and docs derive from it. */
-export interface Route {
-  readonly method: "GET" | "POST" | "DELETE";
-  /** Path with `{name}` parameters. */
-  readonly path: `/${string}`;
-  readonly summary: string;
-  readonly request: z.ZodType | null;
-  /** What may stand behind the path's `?`, each value a text; no parameters when absent. */
-  readonly query?: z.ZodObject;
-  readonly success: Success;
-  /** Failures beyond those that any route may answer. */
-  readonly errors: readonly ErrorCode[];
-  /** Answered without a token. */
-  readonly open?: true;
-  /** Present for a WebSocket: the method is GET, and success is the upgrade. */
-  readonly socket?: SocketTalk;
-}
-
-const spawnErrors = [
-  "invalid_count",
-  "invalid_tag",
-  "snapshot_not_found",
-  "snapshot_not_ready",
-  "snapshot_incomplete",
-  "snapshot_corrupt",
-  "snapshot_incompatible",
-  "netns_unavailable",
-  "engine_unavailable",
-  "engine_failed",
-  "identity_failed",
-  "too_many_requests",
-  "busy",
-  "disk_full",
-] as const satisfies readonly ErrorCode[];
-
-const guestErrors = [
-  "sandbox_not_found",
-  "sandbox_ended",
-  "agent_unavailable",
-  "deadline_exceeded",
-  "too_many_requests",
-] as const satisfies readonly ErrorCode[];
-
-const branchErrors = [
-  "bad_request",
-  "invalid_tag",
-  "snapshot_exists",
-  "snapshot_not_found",
-  "snapshot_incomplete",
-  "snapshot_corrupt",
-  "chain_too_long",
-  "sandbox_not_found",
-  "sandbox_ended",
-  "sandbox_busy",
-  "busy",
-  "engine_failed",
-  "disk_full",
-  "deadline_exceeded",
-] as const satisfies readonly ErrorCode[];
+export type { Route } from "./route.ts";
 
 export const routes = {
   health: {
@@ -293,6 +220,7 @@ export const routes = {
     success: { status: 204, body: null },
     errors: [...guestErrors, "exec_not_found"],
   },
+  ...fileRoutes,
   branchSandbox: {
     method: "POST",
     path: "/v1/sandboxes/{id}/branch",
@@ -318,15 +246,33 @@ export type SocketName = {
   [N in RouteName]: (typeof routes)[N] extends { readonly socket: object } ? N : never;
 }[RouteName];
 
+type Rows = typeof routes;
+
+/** The rows whose request or answer is a stream. */
+export type StreamName = {
+  [N in RouteName]: Rows[N]["request"] extends "bytes"
+    ? N
+    : Rows[N]["success"]["body"] extends "bytes" | "events"
+      ? N
+      : never;
+}[RouteName];
+
+/** Narrows a name to that of a row whose request or answer is a stream. */
+export function isStreamName(name: RouteName): name is StreamName {
+  const { request, success }: Route = routes[name];
+  return request === "bytes" || success.body === "bytes" || success.body === "events";
+}
+
 /** The rows that one request and one answer are all of. */
-export type CallName = Exclude<RouteName, SocketName>;
+export type CallName = Exclude<RouteName, SocketName | StreamName>;
 
 // Object.keys forgets that the table's keys are its names.
 const routeNames = Object.keys(routes) as RouteName[];
 
-/** Narrows a name to that of a row with an answer. */
+/** Narrows a name to that of a row with a plain request and answer. */
 export function isCallName(name: RouteName): name is CallName {
-  return !("socket" in routes[name]);
+  return !("socket" in routes[name]) && !isStreamName(name);
 }
 
 export const callNames: readonly CallName[] = routeNames.filter(isCallName);
+export const streamNames: readonly StreamName[] = routeNames.filter(isStreamName);

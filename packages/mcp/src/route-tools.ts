@@ -98,6 +98,7 @@ function outputOf({ success, path }: Route): z.ZodObject {
 
 /** The word of upstream's server for a sandbox, and one like it for the rest. */
 function doneWord(path: string): string {
+  if (path.includes("/files")) return "done";
   return path.startsWith("/v1/sandboxes/") ? "killed" : "deleted";
 }
 

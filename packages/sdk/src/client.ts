@@ -5,6 +5,7 @@ import type {
   RouteQuery,
   RouteRequest,
   RouteResult,
+  StreamName,
 } from "@forkd/api";
 import { callNames, ForkdError, routePath, routeQuery, routes } from "@forkd/api";
 import { type Answer, problemError, readText, unreachable } from "./answer.ts";
@@ -47,6 +48,21 @@ export type RouteMethods = {
   readonly [N in CallName]: (...args: CallArguments<N>) => Promise<RouteResult<N>>;
 };
 
+/** One request of a row whose body or answer is a stream. */
+export interface StreamOptions extends Pick<CallControl, "signal" | "timeoutMs"> {
+  readonly params: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, unknown>>;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: RequestInit["body"] | undefined;
+}
+
+/** An answer that has begun. */
+export interface OpenStream {
+  readonly response: Response;
+  /** What the caller should throw for a failure that comes while the body is read. */
+  readonly ending: (thrown: unknown) => unknown;
+}
+
 /** The part of any call that does not depend on its route's types. */
 interface LooseCall extends CallControl {
   readonly params?: Readonly<Record<string, string>>;
@@ -82,6 +98,46 @@ class Caller {
   /** Opens the WebSocket of a sandbox's exec stream; Sandbox.spawn and attach speak on it. */
   openExecSocket(options: SocketOptions): Promise<Socket> {
     return openExecSocket(this.#settings, options);
+  }
+
+  /**
+   * Sends one request of a row whose body or answer is a stream, once, and gives the answer as it
+   * begins, its body unread. There is no deadline unless one is given; it ends the stream too.
+   * Throws as {@link call}.
+   */
+  async open(name: StreamName, call: StreamOptions): Promise<OpenStream> {
+    const route: Route = routes[name];
+    const path = `${routePath(route, call.params)}${routeQuery(call.query ?? {})}`;
+    const url = `${this.#settings.baseUrl}${path}`;
+    const { timeoutMs } = call;
+    const deadline = timeoutMs === undefined ? null : new Deadline(name, timeoutMs, call.signal);
+    const signal = deadline === null ? call.signal : deadline.signal;
+    const ending = (thrown: unknown): unknown => {
+      if (call.signal?.aborted === true) return call.signal.reason;
+      if (thrown instanceof ForkdError) return thrown;
+      return deadline?.ending(thrown)?.reason ?? unreachable(this.#settings.baseUrl, thrown);
+    };
+    try {
+      const request = this.#streamRequest(route, call);
+      const response = await this.#settings.fetch(url, { ...request, ...(signal && { signal }) });
+      if (response.ok) return { response, ending };
+      const { status, headers } = response;
+      throw problemError({ ok: false, status, headers, text: await readText(response) }, url);
+    } catch (thrown) {
+      throw ending(thrown);
+    }
+  }
+
+  #streamRequest(route: Route, { body, headers }: StreamOptions): RequestInit {
+    const { token } = this.#settings;
+    const all: Record<string, string> = { ...headers };
+    if (token !== null) all["authorization"] = `Bearer ${token}`;
+    const request: RequestInit = { method: route.method, headers: all, redirect: "error" };
+    if (body === undefined) return request;
+    all["content-type"] = "application/octet-stream";
+    // A stream is sent while the answer is waited for; the types do not know the word for it yet.
+    const options: object = { body, duplex: "half" };
+    return { ...request, ...options };
   }
 
   async #send(name: CallName, call: LooseCall): Promise<unknown> {
@@ -134,6 +190,7 @@ function parseAnswer(route: Route, text: string): unknown {
   const { body } = route.success;
   if (body === null) return undefined;
   if (body === "text") return text;
+  if (typeof body === "string") throw new TypeError(`${route.path} is a stream`);
   const parsed = body.safeParse(parseJson(text));
   if (parsed.success) return parsed.data;
   throw new ForkdError("internal", `${route.path} answered what its schema does not allow`, {

@@ -20,6 +20,7 @@ import {
 } from "./controller.ts";
 import type { CallControl } from "./deadline.ts";
 import { GuestEvalError } from "./errors.ts";
+import { SandboxFiles } from "./files.ts";
 import type { GuestProcess } from "./process.ts";
 import { findSnapshot, untilReady } from "./ready.ts";
 import type { ForkOptions, SpawnOptions } from "./spawn.ts";
@@ -41,6 +42,8 @@ export class Sandbox {
   readonly id: string;
   /** What the daemon said when this handle was made; {@link refresh} asks again. */
   readonly info: SandboxInfo;
+  /** Its files: read, write, list, remove. */
+  readonly files: SandboxFiles;
   readonly #controller: Controller;
   readonly #isOurs: boolean;
   #isKilled = false;
@@ -50,6 +53,7 @@ export class Sandbox {
     this.id = info.id;
     this.info = info;
     this.#controller = owner instanceof Controller ? owner : new Controller({ client: owner });
+    this.files = new SandboxFiles(this.#controller.client, info.id);
     this.#isOurs = isOurs;
   }
 

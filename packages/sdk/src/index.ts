@@ -5,6 +5,8 @@ export type {
   ExecEnd,
   ExecInfo,
   ExecResult,
+  FileInfo,
+  FileList,
   Pong as PingResult,
   Problem,
   SandboxInfo,
@@ -13,7 +15,14 @@ export type {
 } from "@forkd/api";
 export { ForkdError } from "@forkd/api";
 export type { BranchOptions } from "./branch.ts";
-export type { CallControl, CallOptions, ClientOptions, RouteMethods } from "./client.ts";
+export type {
+  CallControl,
+  CallOptions,
+  ClientOptions,
+  OpenStream,
+  RouteMethods,
+  StreamOptions,
+} from "./client.ts";
 export { Client } from "./client.ts";
 export type {
   ConnectOptions,
@@ -23,6 +32,14 @@ export type {
 } from "./controller.ts";
 export { Controller } from "./controller.ts";
 export { ControllerError, GuestEvalError } from "./errors.ts";
+export type {
+  FileData,
+  FileOptions,
+  GuestPath,
+  ReadFileOptions,
+  WriteFileOptions,
+} from "./files.ts";
+export { FileDownload, SandboxFiles, wholeFileBytesMax } from "./files.ts";
 export type { DeleteOptions } from "./handles.ts";
 export { Sandbox, Sandboxes, Snapshot } from "./handles.ts";
 export type { Output } from "./output.ts";

@@ -146,6 +146,18 @@ const codeOfAgent = {
   warmup_timeout: "warmup_timeout",
   identity_failed: "identity_failed",
   hold_failed: "engine_failed",
+  file_not_found: "file_not_found",
+  file_exists: "file_exists",
+  not_a_directory: "not_a_directory",
+  is_a_directory: "is_a_directory",
+  not_a_file: "not_a_file",
+  not_empty: "directory_not_empty",
+  denied: "file_denied",
+  no_space: "guest_disk_full",
+  bad_path: "bad_request",
+  cut: "upload_incomplete",
+  timeout: "deadline_exceeded",
+  file_failed: "file_failed",
 } as const;
 
 /** An `error` frame as a thrown failure. */

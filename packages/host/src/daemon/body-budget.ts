@@ -30,9 +30,14 @@ export function installBodyBudget(app: FastifyInstance): void {
   });
 }
 
+/** What a body that is passed on as it comes has in memory at a time, on its way to a guest. */
+const streamBytes = 512 * 1024;
+
 /** A body of unknown length counts as the longest one; a body that is too long is refused unread. */
-function announcedBytes({ headers }: FastifyRequest): number {
-  if (headers["transfer-encoding"] !== undefined) return limits.requestBodyBytesMax;
+function announcedBytes({ headers, routeOptions }: FastifyRequest): number {
+  const isChunked = headers["transfer-encoding"] !== undefined;
   const length = Number(headers["content-length"] ?? 0);
+  if (routeOptions.config.isStream === true) return isChunked || length > 0 ? streamBytes : 0;
+  if (isChunked) return limits.requestBodyBytesMax;
   return length <= limits.requestBodyBytesMax ? length : 0;
 }

@@ -33,7 +33,7 @@ export function installBodyParsers(app: FastifyInstance): void {
 
 /** The body that a route's handler gets. Throws unsupported_media_type and validation failures. */
 export function parseBody(route: Route, body: unknown): unknown {
-  if (route.request === null) return undefined;
+  if (route.request === null || route.request === "bytes") return undefined;
   if (body === foreignBody) {
     throw new ForkdError("unsupported_media_type", "the body is not application/json");
   }

@@ -27,7 +27,7 @@ const paramParsers = { tag: parseSnapshotTag, id: parseSandboxId, exec_id: parse
 type ParamParsers = typeof paramParsers;
 
 /** A route's parameters after validation; a name without a parser does not compile. */
-type HandlerParams<N extends RouteName> = {
+export type HandlerParams<N extends RouteName> = {
   readonly [K in keyof RouteParams<N> & keyof ParamParsers]: ReturnType<ParamParsers[K]>;
 };
 
@@ -146,7 +146,8 @@ function isWriting({ success }: Route, answer: unknown): boolean {
   return "status" in answer && answer.status === "writing";
 }
 
-function parseParams(params: unknown): object {
+/** Path parameters after validation. */
+export function parseParams(params: unknown): object {
   const parsed: Record<string, string> = {};
   for (const [name, value] of Object.entries(params ?? {})) {
     if (name === "tag" || name === "id" || name === "exec_id")

@@ -19,13 +19,16 @@ import { installFramingGuard } from "./framing.ts";
 import { Metrics } from "./metrics.ts";
 import { installNotFound } from "./not-found.ts";
 import { installOriginGuard } from "./origin.ts";
+import { installReceiveLimit } from "./receive.ts";
 import { registerRoutes } from "./register.ts";
 import { tlsRules } from "./reload.ts";
 import { isDecodable } from "./request-path.ts";
+import { FileDoor } from "./routes/files.ts";
 import { guestRoutes } from "./routes/guest.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
+import { registerStreams } from "./streams.ts";
 import type { TokenGate } from "./token.ts";
 import type { Tracing } from "./tracing/tracing.ts";
 import { asksForSocket, Upgrades } from "./upgrades.ts";
@@ -97,12 +100,14 @@ export function createServer({
   const service = watchService(unwatched, watchers);
   installClosing(app);
   installFramingGuard(app);
+  installReceiveLimit(app, config.receiveMaxMs);
   installOriginGuard(app, config.bind.host);
   installAuth(app, config.tokens);
   installBodyBudget(app);
   installBodyParsers(app);
   installErrorDoor(app, log);
   installNotFound(app);
+  const files = new FileDoor(service.files);
   const upgrades = new Upgrades();
   upgrades.install(app);
   const handlers = {
@@ -110,8 +115,10 @@ export function createServer({
     ...snapshotRoutes(service, log),
     ...sandboxRoutes(service, new Operations(service, audit)),
     ...guestRoutes(service, upgrades.stopping),
+    ...files.routes(),
   };
   registerRoutes(app, handlers, upgrades);
+  registerStreams(app, files.streams());
   return app;
 }
 
@@ -123,7 +130,8 @@ function createHttpServer(
   const handler = connections.counting(answer);
   const options: http.ServerOptions = {
     headersTimeout: config.headersMaxMs,
-    requestTimeout: config.receiveMaxMs,
+    // Ours has exceptions: see installReceiveLimit.
+    requestTimeout: 0,
     connectionsCheckingInterval: slowCheckMs,
     keepAliveTimeout: keepAliveMs,
     shouldUpgradeCallback: (request) =>

@@ -18,6 +18,7 @@ import type { ForkDeps } from "./deps.ts";
 import { DiskGuard } from "./disk-guard.ts";
 import { type Engines, onlyEngine, openEngines } from "./engines.ts";
 import { Execs } from "./execs.ts";
+import { GuestFiles } from "./files.ts";
 import { History } from "./history.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
@@ -119,6 +120,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     listExecs: (id) => execs.list(id),
     deleteExec: (id, exec) => execs.forget(id, exec),
     eval: (id, request, signal) => sandboxes.eval(id, request, signal),
+    files: new GuestFiles((id, work) => sandboxes.call(id, work)),
     close: async (what) => {
       await branches.abortAll();
       if (what === "detach") await sandboxes.detachAll();

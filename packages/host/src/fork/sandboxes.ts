@@ -160,7 +160,10 @@ export class Sandboxes {
     return await this.call(id, (session) => evaluate(session, request, signal));
   }
 
-  /** A call of a guest; one that its sandbox's end cut off is told of that end. */
+  /**
+   * Runs work on the session with a sandbox's agent, once it is open. Work that the sandbox's end
+   * cut off is told of that end. Throws sandbox_not_found, sandbox_ended, agent_unavailable.
+   */
   async call<T>(id: SandboxId, work: (session: AgentSession) => Promise<T>): Promise<T> {
     const sandbox = await this.#find(id);
     const session = await this.#session(id);

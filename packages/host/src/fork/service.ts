@@ -1,7 +1,7 @@
 import type {
   BranchBody,
-  EndReason,
   Egress,
+  EndReason,
   EvalRequest,
   EvalResult,
   ExecAttach,
@@ -21,10 +21,11 @@ import type {
   SnapshotTag,
 } from "@forkd/api";
 import type { ExecSink, ExecStream } from "../agent/execs.ts";
-import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
 import type { SemaphoreLoad } from "../lib/semaphore.ts";
+import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
 import type { RemoveMode } from "../store/snapshots.ts";
 import type { AskedLimits } from "./asked-limits.ts";
+import type { GuestFiles } from "./files.ts";
 import type { LimitSupport } from "./limits.ts";
 
 export type { ExecSink, ExecStarted } from "../agent/execs.ts";
@@ -188,6 +189,9 @@ export interface ForkService {
   deleteExec(id: SandboxId, exec: ExecId): Promise<void>;
   /** When `signal` aborts, the code is interrupted as by its timeout, and its reason thrown. */
   eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult>;
+
+  /** The files of running guests. */
+  readonly files: GuestFiles;
 
   /**
    * Ends every bake, and every sandbox unless they are to be detached: then they run on, and the
