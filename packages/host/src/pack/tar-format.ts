@@ -2,8 +2,8 @@ import type { Extent } from "../store/extents.ts";
 
 /**
  * The tar that packs are made of: GNU format, plain files (`0`) and sparse ones in the old GNU form
- * (`S`), which GNU tar and upstream's reader know. Offsets and widths are those of GNU tar's manual,
- * "Basic Tar Format" and "Storing Sparse Files".
+ * (`S`), which GNU tar and upstream's reader know. Offsets and widths are those of GNU tar's
+ * manual, "Basic Tar Format" and "Storing Sparse Files".
  */
 
 /** Headers and data come in blocks of this size. */

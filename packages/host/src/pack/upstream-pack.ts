@@ -42,9 +42,9 @@ interface StagedLink extends Link {
 }
 
 /**
- * Takes a pack of upstream's, version 1 or 2, with the root image in a file beside it. Its snapshots
- * are listed and never run; nothing that its manifest names as a path is used. Throws what
- * unpackSnapshot throws.
+ * Takes a pack of upstream's, version 1 or 2, with the root image in a file beside it. Its
+ * snapshots are listed and never run; nothing that its manifest names as a path is used. Throws
+ * what unpackSnapshot throws.
  */
 export async function takeUpstreamPack(
   scope: UnpackScope,
@@ -164,8 +164,8 @@ async function finish(
 }
 
 /**
- * The snapshot's record in upstream's form, with the paths that are right here. What else the packed
- * one says is dropped: the volumes of another host are paths that a VMM would open.
+ * The snapshot's record in upstream's form, with the paths that are right here. What else the
+ * packed one says is dropped: the volumes of another host are paths that a VMM would open.
  */
 async function writeRecord(
   { host }: UnpackScope,
