@@ -122,7 +122,8 @@ export const saying = (answer: DaemonAnswer): Pick<DoctorScope, "askDaemon"> => 
 function scopeOf(root: string): DoctorScope {
   const at = (path: string): string => join(root, path);
   return {
-    paths: resolveDataPaths({ FORKD_DATA_DIR: at("data") }, 0),
+    // Images in memory of other tests, whose directories are gone, are not this host's.
+    paths: { ...resolveDataPaths({ FORKD_DATA_DIR: at("data") }, 0), hotDir: at("shm/forkd/0") },
     roots: {
       proc: at("proc"),
       sys: at("sys"),
