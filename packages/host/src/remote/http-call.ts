@@ -1,7 +1,7 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { ForkdError } from "@forkd/api";
-import { failureOf, unreachable } from "./http-failure.ts";
+import { connectFailure, failureOf, unreachable } from "./http-failure.ts";
 import type { Itinerary } from "./reach.ts";
 
 /** A connection on which nothing moves for this long is given up: connecting, sending, waiting. */
@@ -85,12 +85,8 @@ async function exchange(call: HttpCall): Promise<IncomingMessage> {
     request.destroy();
     signal.throwIfAborted();
     if (error instanceof ForkdError) throw error;
-    throw unreachable(`${nameOf(url)} cannot be reached: ${reasonOf(error)}`, error);
+    throw connectFailure(nameOf(url), error);
   }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 async function answerTo(request: ClientRequest, call: HttpCall): Promise<IncomingMessage> {

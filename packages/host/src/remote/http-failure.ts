@@ -15,6 +15,26 @@ export function unreachable(message: string, cause?: unknown): ForkdError {
   return new ForkdError("remote_unreachable", message, { cause });
 }
 
+/** Node's and OpenSSL's names for a certificate that does not prove whose the server is. */
+const unproven = /CERT|UNABLE_TO_VERIFY_LEAF_SIGNATURE/;
+
+/** What it means that there was no answer: most reasons pass, some do not. */
+export function connectFailure(name: string, error: unknown): ForkdError {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const message = `${name} cannot be reached: ${error instanceof Error ? error.message : error}`;
+  if (unproven.test(code)) {
+    return new ForkdError("remote_refused", `${name} does not prove who it is: ${code}`, {
+      hint: "name the file of its certificate authority in NODE_EXTRA_CA_CERTS",
+      cause: error,
+    });
+  }
+  if (code !== "ENOTFOUND") return unreachable(message, error);
+  return new ForkdError("remote_not_found", message, {
+    hint: "check the host's name",
+    cause: error,
+  });
+}
+
 /** What an answer that is no success means; reads a little of its body for the reason. */
 export async function failureOf(answer: IncomingMessage, name: string): Promise<ForkdError> {
   const status = answer.statusCode ?? 0;

@@ -1,8 +1,9 @@
 import { ForkdError } from "@forkd/api";
-import { plainReason, statusFailure, unreachable } from "./http-failure.ts";
+import { connectFailure, plainReason, statusFailure, unreachable } from "./http-failure.ts";
+import { retryLater } from "./retry.ts";
 
-/** Refused for what went wrong on the way: sent again, the same bytes may arrive. */
-const damagedOnTheWay: ReadonlySet<string> = new Set([
+/** Refused for what went wrong on the way, or just now: the same request may do better. */
+const passing: ReadonlySet<string> = new Set([
   "BadDigest",
   "InvalidDigest",
   "XAmzContentSHA256Mismatch",
@@ -48,8 +49,10 @@ export function s3Failure(error: unknown, name: string): ForkdError {
       cause: error,
     });
   }
-  if (status === undefined || damagedOnTheWay.has(problem.name)) return unreachable(message, error);
-  return statusFailure(status, message, problem.$response?.headers?.["retry-after"]);
+  if (status === undefined) return connectFailure(name, error);
+  const retryAfter = problem.$response?.headers?.["retry-after"];
+  if (passing.has(problem.name)) return retryLater(message, retryAfter);
+  return statusFailure(status, message, retryAfter);
 }
 
 function problemOf(error: unknown): S3Problem | undefined {
