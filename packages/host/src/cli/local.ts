@@ -63,5 +63,7 @@ async function auditedService(service: ForkService, audit: AuditLog): Promise<Fo
   const { Operations } = await import("../fork/operations.ts");
   const remote = `uid:${process.getuid?.() ?? -1}`;
   const actor = { principal: "cli", remote, requestId: null } as const;
-  return { ...service, ...new Operations(service, audit).as(actor) };
+  const { auditSnapshots } = await import("../fork/snapshot-operations.ts");
+  const sandboxes = new Operations(service, audit).as(actor);
+  return { ...service, ...sandboxes, ...auditSnapshots(service, audit, actor) };
 }

@@ -15,7 +15,7 @@ import {
 } from "@forkd/api";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
-import type { Actor } from "../fork/operations.ts";
+import type { Actor } from "../fork/operation-log.ts";
 import { answerBody } from "./answer-body.ts";
 import { clientSignal } from "./answered.ts";
 import { parseBody, parseQuery } from "./body.ts";

@@ -9,11 +9,13 @@ import { AuditFile } from "./audit-file.ts";
  */
 export type Principal = "token" | "local" | "none" | "cli";
 
-/** One thing done to one sandbox: a line of its own, beside that of the request. */
+/** One thing done to one sandbox or snapshot: a line of its own, beside that of the request. */
 export interface OperationEntry {
   /** UTC with milliseconds. */
   readonly ts: string;
-  readonly operation: "spawn" | "kill" | "branch";
+  readonly operation:
+    | ("spawn" | "kill" | "branch")
+    | ("bake" | "delete" | "compact" | "pack" | "unpack");
   /** `ok`, or the code of the failure: then no sandbox of the operation is left. */
   readonly outcome: "ok" | ErrorCode;
   readonly sandbox_id?: string;
