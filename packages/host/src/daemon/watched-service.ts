@@ -76,8 +76,7 @@ export function watchService(
 function overlaid(service: ForkService, over: Partial<ForkService>): ForkService {
   return new Proxy(service, {
     get: (target, name) => {
-      const own: unknown = Reflect.get(over, name);
-      if (own !== undefined) return own;
+      if (Object.hasOwn(over, name)) return Reflect.get(over, name);
       const value: unknown = Reflect.get(target, name);
       return typeof value === "function" ? value.bind(target) : value;
     },
