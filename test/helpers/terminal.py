@@ -3,8 +3,8 @@
 usage: terminal.py STEPS PROGRAM [ARG...]
 
 STEPS is a JSON list of {"expect": text} (wait until it is shown after what was found before),
-{"type": text}, {"resize": [rows, cols]} and {"signal": number}. Prints one JSON object: what was shown, the exit code,
-and whether the terminal's modes are those from before.
+{"type": text}, {"resize": [rows, cols]} and {"signal": number}. Prints one JSON object: what was
+shown, the exit code, and whether the terminal's modes are those from before.
 """
 import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 

@@ -28,7 +28,8 @@ export interface ExecSocketOptions {
 }
 
 /**
- * Serves one client of an exec stream until its connection has ended; docs/exec.md has the messages.
+ * Serves one client of an exec stream until its connection has ended; docs/exec.md has the
+ * messages.
  * What is under way to the client is bounded by the guest's credit, which is given as the client
  * takes output; what is under way to the guest by the credit that the client is given.
  */

@@ -109,7 +109,10 @@ export function createServer({
   installNotFound(app);
   const files = new FileDoor(service.files);
   const upgrades = new Upgrades();
-  upgrades.install(app);
+  upgrades.install(
+    app,
+    connections.counting((request, response) => app.routing(request, response)),
+  );
   const handlers = {
     ...systemRoutes({ version: config.version, metrics, service }),
     ...snapshotRoutes(service, log),

@@ -1,4 +1,4 @@
-import { type IncomingMessage, ServerResponse } from "node:http";
+import { type IncomingMessage, type RequestListener, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { execSubprotocol, ForkdError, limits } from "@forkd/api";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
@@ -17,8 +17,8 @@ export function asksForSocket({ headers }: IncomingMessage): boolean {
 }
 
 /**
- * WebSockets of a daemon. A request for one goes through all that other requests go through (guards,
- * token, audit) and becomes one when its handler accepts it.
+ * WebSockets of a daemon. A request for one goes through all that other requests go through
+ * (guards, token, audit) and becomes one when its handler accepts it.
  */
 export class Upgrades {
   readonly #server = new WebSocketServer({
@@ -38,12 +38,13 @@ export class Upgrades {
     return this.#stopping.signal;
   }
 
-  install(app: FastifyInstance): void {
+  /** `answer` is what answers every other request. */
+  install(app: FastifyInstance, answer: RequestListener): void {
     app.server.on("upgrade", (request, socket, head) => {
       // Until it is a WebSocket nobody else listens.
       socket.on("error", () => socket.destroy());
       this.#heads.set(request, head);
-      app.routing(request, answerOn(request, socket));
+      answer(request, answerOn(request, socket));
     });
     app.addHook("preClose", async () => this.#closeAll());
   }
