@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -28,6 +29,8 @@ export async function productModules(root: string): Promise<string[]> {
   return Object.entries(lock.packages)
     .filter(([path, entry]) => {
       if (!path.startsWith("node_modules/") || path === runtimePackage) return false;
+      // What is for another kind of host is in the lock file and nowhere else.
+      if (entry.optional === true && !existsSync(join(root, path))) return false;
       return entry.dev !== true && entry.devOptional !== true && entry.link !== true;
     })
     .map(([path]) => path)

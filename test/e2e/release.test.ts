@@ -23,11 +23,12 @@ const skip =
 const buildTimeoutMs = 5 * 60_000;
 const suite = "bookworm";
 /** What the package depends on, without what a minimal Debian has. */
-const depends = ["qemu-system-x86", "e2fsprogs", "iproute2", "util-linux", "libstdc++6"];
+const depends = ["qemu-system-x86", "e2fsprogs", "iproute2", "nftables", "libstdc++6"];
 
 async function build(out: string): Promise<string> {
   const argv = [join(repoRoot, "scripts/node"), join(repoRoot, "scripts/release.ts")];
-  await run([...argv, "--out", out], { timeoutMs: buildTimeoutMs });
+  const env = { ...process.env, SOURCE_DATE_EPOCH: "1700000000" };
+  await run([...argv, "--out", out], { env, timeoutMs: buildTimeoutMs });
   return await readFile(join(out, "SHA256SUMS"), "utf8");
 }
 
