@@ -5,6 +5,7 @@ import { auditVerifyVerb } from "./commands/audit-verify.ts";
 import { branchVerb } from "./commands/branch.ts";
 import { checkVerb } from "./commands/check.ts";
 import { cleanupVerb } from "./commands/cleanup.ts";
+import { cpVerb } from "./commands/cp.ts";
 import { doctorVerb } from "./commands/doctor.ts";
 import { evalVerb } from "./commands/eval.ts";
 import { execVerb } from "./commands/exec.ts";
@@ -72,6 +73,7 @@ const verbs: readonly Verb[] = [
   inspectVerb,
   killVerb,
   branchVerb,
+  cpVerb,
   execVerb,
   execsVerb,
   attachVerb,

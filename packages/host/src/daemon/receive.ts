@@ -4,7 +4,7 @@ import { asksForSocket } from "./upgrades.ts";
 
 /**
  * Ends a connection whose request has not arrived as a whole in time. Node's own limit knows no
- * exceptions, and the body of a stream route may take hours: what it waits for has limits of its own.
+ * exceptions, and the body of a stream route may take hours: those waits have limits of their own.
  */
 export function installReceiveLimit(app: FastifyInstance, maxMs: number): void {
   app.addHook("onRequest", async ({ raw, routeOptions }) => {
