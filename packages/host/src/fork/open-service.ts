@@ -6,9 +6,10 @@ import type { Engine } from "../engine/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import { leftoverFiles } from "../lib/atomic.ts";
 import type { Logger } from "../lib/log.ts";
-import { identifyProcess } from "../linux/proc.ts";
+import { identifyProcess, type ProcessIdentity } from "../linux/proc.ts";
 import { kernelStagingDir } from "../store/kernels.ts";
 import { layout, writtenDirs } from "../store/layout.ts";
+import type { Manifest } from "../store/manifest.ts";
 import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
@@ -20,6 +21,7 @@ import { type Engines, onlyEngine, openEngines } from "./engines.ts";
 import { Execs } from "./execs.ts";
 import { GuestFiles } from "./files.ts";
 import { History } from "./history.ts";
+import { HostFit } from "./host-fit.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
 import { NetKeeper } from "./network.ts";
@@ -60,10 +62,10 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const owner = identifyProcess(process.pid);
   if (owner === undefined) throw new ForkdError("internal", "/proc does not know this process");
   const lock = options.owner === "daemon" ? await acquireDaemonLock(options.paths, owner) : null;
-  const store = new SnapshotStore(options.paths, owner);
+  const { engines, store } = openStore(options, owner);
   const deps: ForkDeps = {
     paths: options.paths,
-    engines: enginesOf(options),
+    engines,
     store,
     limits: new LimitKeeper(options.paths),
     network: new NetKeeper(options.paths, options.log),
@@ -132,6 +134,17 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       await lock?.release();
     },
   };
+}
+
+/** The store, whose lists tell which snapshots the engines cannot run. */
+function openStore(
+  options: ServiceOptions,
+  owner: ProcessIdentity,
+): { engines: Engines; store: SnapshotStore } {
+  const engines = enginesOf(options);
+  const fit = new HostFit(engines);
+  const unfit = (manifest: Manifest): Promise<string | undefined> => fit.unfit(manifest);
+  return { engines, store: new SnapshotStore(options.paths, owner, { unfit }) };
 }
 
 function enginesOf({

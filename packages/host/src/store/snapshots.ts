@@ -45,6 +45,8 @@ export type RemoveMode = "refuse" | "cascade" | "orphan";
 
 export interface StoreOptions {
   readonly overlays?: Partial<OverlayLimits>;
+  /** Why this host cannot run a snapshot that is whole; undefined when it can. For lists. */
+  readonly unfit?: (manifest: Manifest) => Promise<string | undefined>;
 }
 
 /** Snapshots on disk: the directory is the index. */
@@ -56,6 +58,7 @@ export class SnapshotStore {
   readonly #overlays: OverlayCache;
   readonly #shelf: Shelf;
   readonly #writing: Writing;
+  readonly #unfit: NonNullable<StoreOptions["unfit"]>;
 
   /** `owner` is this process: its staging directories carry its name. */
   constructor(paths: DataPaths, owner: ProcessIdentity, options: StoreOptions = {}) {
@@ -71,6 +74,7 @@ export class SnapshotStore {
     this.#shelf = new Shelf(parts);
     this.#writing = new Writing({ ...parts, shelf: this.#shelf, pages });
     this.#overlays = overlays;
+    this.#unfit = options.unfit ?? (async () => undefined);
   }
 
   /** Whether the tag's name is taken, by whatever. */
@@ -190,7 +194,10 @@ export class SnapshotStore {
       await this.#requireRootImage(chain);
       const known = await Promise.all(chain.map(damageOf));
       const damage = known.find((found) => found !== undefined);
-      return damage === undefined ? describeSnapshot(chain) : this.#describeFailed(tag, damage);
+      if (damage !== undefined) return this.#describeFailed(tag, damage);
+      const unfit = await this.#unfit((chain.at(-1) ?? chain[0]).manifest);
+      const info = describeSnapshot(chain);
+      return unfit === undefined ? info : { ...info, bootable: false, warning: unfit };
     } catch (error) {
       if (!(error instanceof ForkdError)) throw error;
       return this.#describeFailed(tag, error.message);
