@@ -166,6 +166,33 @@ describe("packs at an HTTP server (nginx)", { skip }, () => {
     assert.equal(gets().length, 2);
   });
 
+  test("are pulled by one at a time, and a pull that is stopped leaves its bytes", async () => {
+    const stop = new AbortController();
+    const begun = Promise.withResolvers<void>();
+    proxy.failNext({ stallAfter: half });
+    const first = transfers.pull(url(), {
+      signal: stop.signal,
+      onBytes: (doneBytes) => {
+        if (doneBytes >= half) begun.resolve();
+      },
+    });
+    const stopped = assert.rejects(first, /enough/);
+    await begun.promise;
+    await assert.rejects(transfers.pull(url()), { code: "busy" });
+    stop.abort(new Error("enough"));
+    await stopped;
+    const { report, bytes } = await transfers.pull(url());
+    assert.deepEqual(bytes, pack.bytes);
+    assert.ok(report.resumed_bytes > 0);
+  });
+
+  test("that are empty are not sent", async () => {
+    await writeFile(pack.path, "");
+    await assert.rejects(transfers.push(pack.path, url()), { code: "bad_request" });
+    await assert.rejects(transfers.push(`${pack.path}-none`, url()), { code: "bad_request" });
+    assert.deepEqual(proxy.seen, []);
+  });
+
   test("are written as they are, with their length and no content type", async () => {
     const report = await transfers.push(pack.path, `${proxy.origin}/put/a`);
     assert.deepEqual(report, {

@@ -175,6 +175,24 @@ describe("forkd push, pull and hub, through nginx", { skip }, () => {
     }
   });
 
+  test("a pack that is larger than the hub says is not fetched to its end", async () => {
+    const transfers = await makeTransfers();
+    await writeFile(join(nginx.root, "large"), randomBytes(4_000_000));
+    const version = { url: `${proxy.origin}/large`, sha256: "a".repeat(64), size_bytes: 1000 };
+    const index = { schema_version: 1, packages: { "acme/x": { versions: { latest: version } } } };
+    await writeFile(join(nginx.root, "small.json"), JSON.stringify(index));
+    let doneBytes = 0;
+    const pulling = transfers.pull("acme/x", {
+      hub: `${proxy.origin}/small.json`,
+      onBytes: (bytes) => {
+        doneBytes = bytes;
+      },
+    });
+    await assert.rejects(pulling, { code: "remote_corrupt", message: /over 1000 bytes/ });
+    assert.equal(doneBytes, 0);
+    assert.deepEqual(await transfers.partials(), []);
+  });
+
   test("a hub, or a server, cannot send a pull to another place of this host by redirects", async () => {
     const transfers = await makeTransfers();
     const location = "http://169.254.169.254/latest/meta-data";
