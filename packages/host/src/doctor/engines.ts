@@ -7,7 +7,7 @@ import { faultsOf, formatVersion, parseVersion, refusalOf } from "../engine/fire
 import { findPrograms, openEngines } from "../fork/engines.ts";
 import { resolveKernel } from "../kernel/resolve.ts";
 import { run } from "../lib/exec.ts";
-import { type NativeName, nativeTool } from "../lib/native.ts";
+import { type NativeName, nativeNames, nativeTool } from "../lib/native.ts";
 import { findOnPath } from "../lib/programs.ts";
 import { findDefaultKernel } from "../store/kernels.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
@@ -28,19 +28,10 @@ export const engineChecks: readonly Check[] = [
   { name: "vhost-vsock", run: vhostVsock },
 ];
 
-const natives: readonly NativeName[] = [
-  "forkd-launch",
-  "forkd-capture",
-  "forkd-sparse",
-  "forkd-tsc",
-  "forkd-probe",
-  "forkd-ram.so",
-];
-
 async function helpers(): Promise<Finding> {
-  const present = await Promise.all(natives.map(isUsable));
-  const absent = natives.filter((_, i) => present[i] !== true);
-  if (absent.length === 0) return pass(`${natives.length} helpers are built`);
+  const present = await Promise.all(nativeNames.map(isUsable));
+  const absent = nativeNames.filter((_, i) => present[i] !== true);
+  if (absent.length === 0) return pass(`${nativeNames.length} helpers are built`);
   return fail(`not built: ${absent.join(", ")}`, "npm run native  # in the checkout of forkd");
 }
 

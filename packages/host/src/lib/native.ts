@@ -1,15 +1,17 @@
 import { fileURLToPath } from "node:url";
 
 /** What native/ builds: programs, and the library that VMMs load. */
-export type NativeName =
-  | "forkd-launch"
-  | "forkd-tsc"
-  | "forkd-capture"
-  | "forkd-sparse"
-  | "forkd-notify"
-  | "forkd-probe"
-  | "forkd-broker"
-  | "forkd-ram.so";
+export const nativeNames = [
+  "forkd-launch",
+  "forkd-tsc",
+  "forkd-capture",
+  "forkd-sparse",
+  "forkd-notify",
+  "forkd-probe",
+  "forkd-broker",
+  "forkd-ram.so",
+] as const;
+export type NativeName = (typeof nativeNames)[number];
 
 /**
  * Path of one of our C helpers: `FORKD_NATIVE_DIR`, else native/build of the checkout or of the
