@@ -18,6 +18,7 @@ const entry = (path: string): AuditEntry => ({
   remote: "127.0.0.1",
   principal: "local",
   request_id: "r",
+  outcome: "ok",
 });
 
 test("entries are kept in order, one a line, readable by the owner only", async () => {

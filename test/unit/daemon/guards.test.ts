@@ -158,6 +158,7 @@ test("every request is audited, without its query", async () => {
   assert.equal(server.audited.length, 2);
   assert.deepEqual([refused?.path, refused?.status, refused?.principal], ["/v1/nope", 401, "none"]);
   assert.deepEqual([served?.ua, served?.status, served?.principal], ["test/1", 200, "token"]);
+  assert.deepEqual([refused?.outcome, served?.outcome], ["unauthorized", "ok"]);
   assert.match(served?.ts ?? "", /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
   assert.ok(Number.isInteger(served?.latency_us));
   assert.ok(!JSON.stringify(server.audited).includes("secret"));

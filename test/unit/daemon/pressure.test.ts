@@ -173,9 +173,10 @@ test("a client that goes away takes its work with it, and is audited", async (co
     abort.abort();
     await eventually(() => assert.equal(server.service.abandoned, gone + 1));
     await eventually(() => assert.equal(server.audited.length, audited + 1));
+    const last = server.audited.at(-1);
     assert.deepEqual(
-      [server.audited.at(-1)?.path, server.audited.at(-1)?.status],
-      [path, errorTable.client_gone.status],
+      [last?.path, last?.status, last?.outcome],
+      [path, errorTable.client_gone.status, "client_gone"],
     );
     assert.equal(server.service.working, 0);
   }

@@ -1,3 +1,4 @@
+import { type ErrorCode, errorTable } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import type { AuditSink, OperationEntry, Principal } from "../fork/audit-log.ts";
 import { onAnswered } from "./answered.ts";
@@ -15,6 +16,15 @@ export interface AuditEntry {
   readonly remote: string;
   readonly principal: Principal;
   readonly request_id: string;
+  /** `ok`, or the code of the failure that was answered; `client_gone` when nobody was there. */
+  readonly outcome: "ok" | ErrorCode;
+}
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** How it was answered, as far as that is known; set where failures become answers. */
+    outcome: AuditEntry["outcome"];
+  }
 }
 
 /** Takes the entries of a daemon: requests, and what they did. */
@@ -24,7 +34,9 @@ const textBytesMax = 1024;
 
 /** Audits every request when it is answered, refusals too, or when its client is gone. */
 export function installAudit(app: FastifyInstance, sink: AuditSink<AuditEntry>): void {
+  app.decorateRequest("outcome", "ok");
   onAnswered(app, ({ request, status, elapsedMs }) => {
+    const isGone = status === errorTable.client_gone.status && request.outcome === "ok";
     sink.write({
       ts: `${new Date().toISOString().slice(0, 19)}Z`,
       method: request.method,
@@ -35,6 +47,7 @@ export function installAudit(app: FastifyInstance, sink: AuditSink<AuditEntry>):
       remote: request.ip,
       principal: request.principal,
       request_id: request.id,
+      outcome: isGone ? "client_gone" : request.outcome,
     });
   });
 }

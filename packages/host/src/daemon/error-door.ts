@@ -46,6 +46,7 @@ function sendError(reply: FastifyReply, error: ForkdError): FastifyReply {
 export function installErrorDoor(app: FastifyInstance, log: Logger): void {
   app.setErrorHandler((thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const error = toPublicError(thrown, request.id);
+    request.outcome = error.code;
     if (error.status >= 500) {
       log.error(error.message, { request_id: request.id, code: error.code, cause: thrown });
     }
