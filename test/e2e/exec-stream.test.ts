@@ -9,6 +9,7 @@ import { checkedFetch } from "../helpers/contract.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
+import { execCrowd } from "../helpers/exec-crowd.ts";
 
 const tty = { rows: 30, cols: 100 };
 const floodBytes = 100 * 1024 * 1024;
@@ -319,6 +320,11 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
     assert.deepEqual([...Buffer.concat(parts)], [97, 0, 255, 192, 98], "bytes are bytes");
     const buffered = await sandbox.exec("printf 'a\\000\\377\\300b'");
     assert.equal(buffered.stdout, "a\0\ufffd\ufffdb", "text has U+FFFD for what is not UTF-8");
+  });
+
+  test("many commands at once, a quarter of them for nobody (npm run crowd: 200)", async () => {
+    const crowd = { sandboxes: 2, execs: 12, bytes: 100_000 };
+    assert.equal(await execCrowd(baked.tag, crowd, at()), 24);
   });
 
   test("a sandbox that ends tells its streams, and is refused afterwards", async () => {
