@@ -141,6 +141,18 @@ describe("packs at an S3 server (moto)", { skip }, () => {
     assert.equal(pulled.report.resumed_bytes, 0);
   });
 
+  test("are here and proven also when only their unpacking is tried again", async () => {
+    const { path, bytes } = await transfers.makeFile("pack", small);
+    const to = "s3://packs/again";
+    await transfers.push(path, to, { env });
+    const refusal = new Error("it is there already");
+    const unpack = (): Promise<never> => Promise.reject(refusal);
+    await assert.rejects(transfers.pull(to, { env, unpack }), refusal);
+    const pulled = await transfers.pull(to, { env });
+    assert.deepEqual(pulled.bytes, bytes);
+    assert.deepEqual([pulled.report.verified, pulled.report.resumed_bytes], [true, small]);
+  });
+
   test("that were damaged at rest are refused", async () => {
     const { path } = await transfers.makeFile("pack", small);
     const to = "s3://packs/damaged";

@@ -49,8 +49,8 @@ export async function download(order: DownloadOrder): Promise<Downloaded> {
   try {
     return await settle(order, first);
   } catch (error) {
-    if (!first.isJoined || !(error instanceof ForkdError) || error.code !== "remote_corrupt")
-      throw error;
+    if (!(error instanceof ForkdError) || error.code !== "remote_corrupt") throw error;
+    if (!first.isJoined) throw error;
     // Parts of two fetches may not belong together, whatever the server said of them.
     order.retry.onRetry(error, 0);
     return await settle(order, await bring(order));
@@ -71,6 +71,8 @@ async function bring(order: DownloadOrder): Promise<Brought> {
   const patience = new Patience(order.retry);
   const isHashKnown = order.sha256 !== null;
   let { offset: resumedBytes } = await partial.resumePoint(isHashKnown);
+  // What is fetched again and again, each time from its beginning, is no progress.
+  let mostBytes = resumedBytes;
   for (;;) {
     const begin = await partial.resumePoint(isHashKnown);
     try {
@@ -81,7 +83,8 @@ async function bring(order: DownloadOrder): Promise<Brought> {
       return { sizeBytes, resumedBytes, isJoined, claimed: read.sha256 };
     } catch (error) {
       const { offset } = await partial.resumePoint(isHashKnown);
-      if (offset > begin.offset) patience.reset();
+      if (offset > mostBytes) patience.reset();
+      mostBytes = Math.max(mostBytes, offset);
       await patience.failed(error, signal);
     }
   }

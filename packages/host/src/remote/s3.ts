@@ -79,7 +79,10 @@ export class S3Door {
       } catch (error) {
         // Another object by now, or one that ends where the read was to begin.
         const { status, contentRange } = s3Answer(error);
-        if (status === 416 && contentRange === `bytes */${from.offset}`) return nothingMore(from);
+        if (status === 416 && contentRange === `bytes */${from.offset}`) {
+          // Its hash is still to be learnt.
+          return { ...nothingMore(from), sha256: (await this.stat(signal)).sha256 };
+        }
         if (status !== 412 && status !== 416) throw error;
         return await this.#get({ offset: 0, version: null }, signal);
       }
