@@ -163,3 +163,14 @@ test("every request is audited, without its query", async () => {
   assert.ok(Number.isInteger(served?.latency_us));
   assert.ok(!JSON.stringify(server.audited).includes("secret"));
 });
+
+test("the audit tells how long a request took", async () => {
+  const server = new TestServer();
+  const [child] = (await server.call("createSandboxes", { body: { snapshot_tag: "base" } })).json();
+  const waitMs = 30;
+  server.service.hold = new Promise((resolve) => setTimeout(resolve, waitMs));
+  await server.call("pingSandbox", { params: { id: child.id } });
+  const latency = server.audited.at(-1)?.latency_us ?? 0;
+  // A timer may fire a millisecond early.
+  assert.ok(latency >= (waitMs - 2) * 1000, `${latency} us`);
+});

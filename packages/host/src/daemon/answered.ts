@@ -24,9 +24,11 @@ export interface Answered {
  */
 export function onAnswered(app: FastifyInstance, listener: (answered: Answered) => void): void {
   app.addHook("onRequest", async (request, reply) => {
+    // The framework's own clock runs only when its logger does.
+    const started = performance.now();
     onClosed(reply, (isSent) => {
       const status = isSent ? reply.statusCode : errorTable.client_gone.status;
-      listener({ request, status, elapsedMs: reply.elapsedTime });
+      listener({ request, status, elapsedMs: performance.now() - started });
     });
   });
 }
