@@ -88,6 +88,8 @@ class Runbook {
   async #run(command: string): Promise<string> {
     if (command === "systemctl reboot") {
       await this.#vm.reboot();
+      // Commands run before all units have been started.
+      await this.#vm.run("systemctl is-system-running --wait", { timeoutMs: commandTimeoutMs });
       return "";
     }
     const known = [...this.#exports].map(([name, value]) => `export ${name}='${value}'; `);
