@@ -23,16 +23,9 @@ interface S3Problem {
   readonly $response?: { readonly headers?: Readonly<Record<string, string>> };
 }
 
-/** What the answer was that a failure of AWS's client came with. */
-export function s3Answer(error: unknown): {
-  readonly status: number | undefined;
-  readonly contentRange: string | undefined;
-} {
-  const { $metadata, $response } = problemOf(error) ?? {};
-  return {
-    status: $metadata?.httpStatusCode,
-    contentRange: $response?.headers?.["content-range"],
-  };
+/** The HTTP status of a failure of AWS's client; undefined when there was no answer. */
+export function s3Status(error: unknown): number | undefined {
+  return problemOf(error)?.$metadata?.httpStatusCode;
 }
 
 /** Any failure of AWS's client in our words. */

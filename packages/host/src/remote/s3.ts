@@ -3,7 +3,7 @@ import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead } from "./remote.ts";
 import { nothingMore } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
-import { s3Answer, s3Failure } from "./s3-failure.ts";
+import { s3Failure, s3Status } from "./s3-failure.ts";
 import { hashName, writeToS3 } from "./s3-write.ts";
 
 /** AWS's client, loaded when an s3:// address is used: it takes longer than the rest of forkd. */
@@ -78,12 +78,11 @@ export class S3Door {
         return await this.#get(from, signal);
       } catch (error) {
         // Another object by now, or one that ends where the read was to begin.
-        const { status, contentRange } = s3Answer(error);
-        if (status === 416 && contentRange === `bytes */${from.offset}`) {
-          // Its hash is still to be learnt.
-          return { ...nothingMore(from), sha256: (await this.stat(signal)).sha256 };
-        }
+        const status = s3Status(error);
         if (status !== 412 && status !== 416) throw error;
+        const facts = await this.stat(signal);
+        const isWhole = facts.sizeBytes === from.offset && facts.version === from.version;
+        if (isWhole) return { ...nothingMore(from), sha256: facts.sha256 };
         return await this.#get({ offset: 0, version: null }, signal);
       }
     });
