@@ -1,15 +1,8 @@
 import type { Stats } from "node:fs";
-import { type FileHandle, mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
+import { constants, type FileHandle, mkdir, open, readFile, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { isErrno } from "../lib/atomic.ts";
-import {
-  type ChainHead,
-  chainStart,
-  formatHead,
-  headOf,
-  linkEntry,
-  parseHead,
-} from "./audit-chain.ts";
+import { type ChainHead, chainStart, headOf, linkEntry, parseHead } from "./audit-chain.ts";
 import { lockFile } from "./audit-lock.ts";
 
 /** No entry is longer: every text in one is bounded. */
@@ -67,7 +60,8 @@ export class AuditFile {
     });
     await this.#write(Buffer.from(lines.join("")));
     this.#head = head;
-    if (this.#isChained) await writeFile(headFile(this.#path), formatHead(head), { mode: 0o600 });
+    // The lines are there, and the last one has the head as well.
+    if (this.#isChained) await keepHead(this.#path, head).catch(() => undefined);
   }
 
   async close(): Promise<void> {
@@ -126,6 +120,16 @@ export class AuditFile {
     );
     this.#size = (await this.#handle.stat()).size;
   }
+}
+
+const seqDigits = 15;
+
+/** In place and always of one length: no moment without it, no room needed on a full disk. */
+async function keepHead(path: string, { seq, hash }: ChainHead): Promise<void> {
+  const text = `${String(seq).padStart(seqDigits, "0")}:${hash}\n`;
+  const overwrite = constants.O_WRONLY | constants.O_CREAT;
+  await using file = await open(headFile(path), overwrite, 0o600);
+  await file.write(text, 0);
 }
 
 /** Undefined when there is none, or nothing that can be understood. */
