@@ -1,6 +1,6 @@
 /**
- * `npm run crowd`: 200 commands at once on 20 sandboxes, each with its own stream, a quarter of them
- * with clients that never read. Prints what the daemon's memory did meanwhile.
+ * `npm run crowd`: 200 commands at once on 20 sandboxes, each with its own stream, a quarter of
+ * them with clients that never read. Prints what the daemon's memory did meanwhile.
  */
 import { readFileSync } from "node:fs";
 import { ensureBaked } from "./helpers/baked.ts";

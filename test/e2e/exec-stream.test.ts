@@ -12,6 +12,8 @@ import { eventually } from "../helpers/eventually.ts";
 import { execCrowd } from "../helpers/exec-crowd.ts";
 
 const tty = { rows: 30, cols: 100 };
+/** For a guest that is emulated on a busy host. */
+const patience = { timeoutMs: 30_000 };
 const floodBytes = 100 * 1024 * 1024;
 /** Writes so many bytes, and in /tmp/written how many it has got rid of. */
 const flood = `
@@ -47,11 +49,9 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
     return { baseUrl: url, token, fetch: checkedFetch(url, token) };
   };
 
-  /** Of every process of the guest, a line each; not every image has ps. */
-  const commandLines = async (): Promise<string> => {
-    const script = "for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f; echo; done";
-    return (await sandbox.exec(script)).stdout;
-  };
+  /** Of every process of the guest, in one line; not every image has ps. */
+  const commandLines = async (): Promise<string> =>
+    (await sandbox.exec("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")).stdout;
 
   /** Reads an output until it holds a text. */
   const readUntil = async (process: GuestProcess, text: string): Promise<string> => {
@@ -100,11 +100,11 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
     await eventually(async () => {
       await shell.write("stty size\n");
       assert.match(await readUntil(shell, "\r\n$ "), /51 77\r\n/);
-    });
+    }, patience);
     await shell.write("sleep 60; echo by-key=$?\n");
     await eventually(async () => {
-      assert.match(await commandLines(), /^sleep 60 $/m);
-    });
+      assert.match(await commandLines(), / sleep 60 /);
+    }, patience);
     await shell.write("\x03");
     await shell.write("echo after-key\n");
     await readUntil(shell, "after-key\r\n");
@@ -174,7 +174,7 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
       assert.deepEqual([listed?.running, listed?.end?.exit_code], [false, 0]);
       assert.equal(listed?.output_bytes, 1_000_004);
       assert.equal(listed?.output_from, 1_000_004 - limits.execReplayBytes);
-    });
+    }, patience);
     const again = await sandbox.attach(process.id);
     const text = await again.stdout.text();
     assert.equal(text.length, limits.execReplayBytes);
@@ -190,15 +190,16 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
     const stands = await eventually(async () => {
       const before = await written();
       const now = await written();
-      assert.ok(now > 0 && now === before);
+      assert.ok(now >= limits.execWindowBytes && now === before);
       return now;
-    });
+    }, patience);
     assert.ok(stands <= limits.execWindowBytes + guestPipeBytes, `${stands} bytes are under way`);
     await using other = await sandbox.spawn("head -c 2000000 /dev/zero");
     let others = 0;
     for await (const chunk of other.stdout) others += chunk.length;
     assert.equal(others, 2_000_000);
-    assert.equal(await written(), stands);
+    const later = await written();
+    assert.ok(later <= limits.execWindowBytes + guestPipeBytes, `${later} bytes are under way`);
     let bytes = 0;
     for await (const chunk of process.stdout) bytes += chunk.length;
     assert.equal(bytes, floodBytes);
@@ -218,9 +219,9 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
     const stands = await eventually(async () => {
       const before = sent;
       await sandbox.exec("true");
-      assert.ok(sent > 0 && sent === before);
+      assert.ok(sent >= limits.execWindowBytes && sent === before);
       return sent;
-    });
+    }, patience);
     assert.ok(stands <= 2 * limits.execWindowBytes + guestPipeBytes, `${stands} bytes were taken`);
     process.signal("SIGTERM");
     assert.equal((await process.wait()).signal, "SIGTERM");
@@ -244,7 +245,7 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
       assert.ok(!execs.some(({ exec_id }) => exec_id === doomed.id));
       const left = execs.find(({ exec_id }) => exec_id === kept.id);
       assert.deepEqual([left?.running, left?.attached], [true, false]);
-    });
+    }, patience);
     await sandbox.killExec(kept.id);
   });
 
@@ -258,8 +259,8 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
       assert.ok(scoped.pid > 1);
     }
     await eventually(async () => {
-      assert.doesNotMatch(await commandLines(), /^sleep 63 $/m);
-    });
+      assert.doesNotMatch(await commandLines(), / sleep 63 /);
+    }, patience);
     const gone = AbortSignal.abort(new Error("before"));
     await assert.rejects(sandbox.spawn("true", { signal: gone }), { message: "before" });
   });

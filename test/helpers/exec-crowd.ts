@@ -13,9 +13,9 @@ export interface CrowdOptions {
 type Connection = NonNullable<Parameters<typeof Snapshot.get>[1]>;
 
 /**
- * Runs many commands at once: all are started before the first gets its input, every fourth floods a
- * client that never reads, the others give back what they are sent, which is compared. Returns how
- * many did.
+ * Runs many commands at once: all are started before the first gets its input, every fourth floods
+ * a client that never reads, the others give back what they are sent, which is compared. Returns
+ * how many there were.
  */
 export async function execCrowd(
   tag: string,
