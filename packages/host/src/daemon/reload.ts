@@ -54,15 +54,18 @@ export class Reloader {
   }
 
   async #reload(): Promise<void> {
-    const { manager, audit, status, log } = this.#targets;
+    const { manager, audit, load, status, log } = this.#targets;
     manager.reloading();
     try {
-      await audit.reopen();
-      this.#replace(await this.#targets.load());
-      log.info("reloaded: token, certificates, audit log");
+      this.#replace(await load());
+      log.info("reloaded: token, certificates");
     } catch (cause) {
       log.error("the reload failed; what was in force stays", { cause });
     }
+    // By itself: a log that cannot be opened must not keep an old token in force.
+    await audit.reopen().catch((cause: unknown) => {
+      log.error("the audit log cannot be opened anew", { cause });
+    });
     manager.ready(status);
   }
 
