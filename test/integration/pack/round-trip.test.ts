@@ -169,6 +169,10 @@ test("a file that is there is kept, unless it is to be replaced", { skip }, asyn
   assert.equal(await readFile(file, "utf8"), "mine");
   await packSnapshot(from.host, packOrder("base", { to: { file, replace: true } }));
   assert.notEqual(await readFile(file, "utf8"), "mine");
+  const nowhere = join(dir.path, "nowhere/x.zst");
+  await assert.rejects(packed(from, "base", nowhere), { code: "bad_request" });
+  const there = unpackOrder({ from: { file: dir.path } });
+  await assert.rejects(unpackSnapshot(from.host, there), { code: "bad_request" });
   const force = (isForced: boolean) =>
     unpackSnapshot(from.host, unpackOrder({ from: { file }, force: isForced }));
   await assert.rejects(force(false), { code: "snapshot_exists" });

@@ -17,6 +17,8 @@ export const packVersion = 3;
 /** A manifest of a chain of 65 with as many layers of scratch disks is a tenth of that. */
 export const manifestBytesMax = 8 * 1024 * 1024;
 const textMax = 4096;
+/** Of what is told of a manifest that is wrong in every line. */
+const reasonsCharsMax = 2000;
 const mib = 1024 * 1024;
 /** Device state: of QEMU 17 KB, of Firecracker 30 KB. */
 const vmstateBytesMax = 64 * mib;
@@ -153,7 +155,10 @@ export function parsePackManifest(text: string): AnyManifest {
     throw invalid(`the pack is of version ${version}, this forkd reads up to ${packVersion}`);
   }
   const parsed = anyManifestSchema.safeParse(value);
-  if (!parsed.success) throw invalid(`${manifestName}: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) {
+    const words = z.prettifyError(parsed.error).slice(0, reasonsCharsMax);
+    throw invalid(`${manifestName}: ${words}`);
+  }
   if (parsed.data.forkd_pack_version === packVersion) requireSound(parsed.data);
   return parsed.data;
 }
@@ -162,10 +167,8 @@ function parseToml(text: string): Readonly<Record<string, unknown>> {
   try {
     return parse(text);
   } catch (error) {
-    if (error instanceof TomlError) {
-      throw invalid(`${manifestName}, line ${error.line}: it is not TOML`, error);
-    }
-    throw error;
+    const where = error instanceof TomlError ? `, line ${error.line}` : "";
+    throw invalid(`${manifestName}${where}: it is not TOML`, error);
   }
 }
 

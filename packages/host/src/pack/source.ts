@@ -68,7 +68,7 @@ function orFailureOf(zstd: Filter): (error: unknown) => Promise<never> {
   return async (error) => {
     const isPipe = isErrno(error, "EPIPE") || isErrno(error, "ERR_STREAM_PREMATURE_CLOSE");
     if (isPipe) await zstd.ended.catch((reason: unknown) => Promise.reject(unreadable(reason)));
-    if (isErrno(error, "ENOENT")) {
+    if (isErrno(error, "ENOENT") || isErrno(error, "EISDIR")) {
       throw new ForkdError("bad_request", "there is no such pack", {
         hint: "name a file that exists, or - for standard input",
         cause: error,

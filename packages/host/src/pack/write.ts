@@ -11,6 +11,7 @@ import { cpuFlags } from "../linux/cpu-flags.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import type { Chain } from "../store/chain.ts";
 import type { Extent } from "../store/extents.ts";
+import { undefinedIfMissing } from "../store/files.ts";
 import { blockBytes, blocksOf } from "../store/page-io.ts";
 import { PageWorkers } from "../store/pages.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
@@ -47,7 +48,7 @@ export interface PackHost {
  */
 export async function packSnapshot(host: PackHost, order: PackOrder): Promise<PackReport> {
   order.signal?.throwIfAborted();
-  if ("file" in order.to && !order.to.replace) await requireFree(order.to.file);
+  if ("file" in order.to) await requirePlace(order.to);
   const chain = await host.store.chain(order.tag);
   const dir = await makeStagingDir(host.paths.snapshotsDir, host.owner, "pack");
   const pages = new PageWorkers();
@@ -171,10 +172,7 @@ function toFile(file: string, { pages }: PackParts): Sink {
 }
 
 /** A link cannot take a name that has come to be another's meanwhile; a rename can. */
-async function publish(
-  staging: string,
-  { file, replace }: { readonly file: string; readonly replace: boolean },
-): Promise<void> {
+async function publish(staging: string, { file, replace }: PackFile): Promise<void> {
   if (replace) await rename(staging, file);
   else {
     await link(staging, file).catch((error: unknown) => {
@@ -185,12 +183,22 @@ async function publish(
   await syncPath(dirname(file));
 }
 
-async function requireFree(file: string): Promise<void> {
-  const isThere = await lstat(file).then(
-    () => true,
-    () => false,
-  );
-  if (isThere) throw taken(file);
+interface PackFile {
+  readonly file: string;
+  readonly replace: boolean;
+}
+
+/** Before anything is read: whether the file can be made. */
+async function requirePlace({ file, replace }: PackFile): Promise<void> {
+  const dir = await stat(dirname(file)).catch(undefinedIfMissing);
+  if (dir?.isDirectory() !== true) {
+    throw new ForkdError("bad_request", `there is no directory ${dirname(file)}`, {
+      hint: "make it, or choose another name with --out",
+    });
+  }
+  const found = await lstat(file).catch(undefinedIfMissing);
+  if (found === undefined || (replace && !found.isDirectory())) return;
+  throw taken(file);
 }
 
 function taken(file: string): ForkdError {
@@ -246,7 +254,7 @@ async function writeArchive({ stdin, ended }: Filter, order: ArchiveOrder): Prom
     stdin.end();
   } catch (error) {
     // A program that has ended says why better than the pipe to it does.
-    if (isErrno(error, "EPIPE")) await ended;
+    if (isErrno(error, "EPIPE") || isErrno(error, "ERR_STREAM_DESTROYED")) await ended;
     throw error;
   }
 }
