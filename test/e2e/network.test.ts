@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type EgressInput, limits, type SandboxInfo, toForkdError } from "@forkd/api";
+import { run } from "@forkd/host/lib/exec.ts";
 import { NetnsPool } from "@forkd/host/linux/net/pool.ts";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
@@ -93,6 +94,25 @@ function networkTests(): void {
       });
       assert.deepEqual(JSON.parse(end.stdout), { made, kept }, end.stderr);
     }
+  });
+
+  test("a namespace that somebody removed is made again, and not taken for the old one", async () => {
+    const pool = new NetnsPool();
+    const holder = "000000000000.sb-nobody";
+    const old = (await pool.take("forkd-child-1", holder)) ?? assert.fail();
+    await run(["ip", "netns", "del", "forkd-child-1"]);
+    await run(["ip", "netns", "del", "forkd-child-2"]);
+    const other = await spawn();
+    assert.equal(other.netns, "forkd-child-3");
+    await daemon.client.deleteSandbox({ params: { id: other.id } });
+    const again = await forkd(["netns", "setup", "2", "--json"], { dataDir: dir.path });
+    assert.deepEqual(JSON.parse(again.stdout), { made: 2, kept: 0 }, again.stderr);
+    const fresh = (await pool.take("forkd-child-1", "000000000000.sb-other")) ?? assert.fail();
+    // The first one's end is no business of the second one's.
+    await pool.release(old.path);
+    assert.equal(await free(), namespaces - 1);
+    await pool.release(fresh.path);
+    assert.equal(await free(), namespaces);
   });
 
   test("a sandbox that asks for nothing reaches nothing, and works", async () => {

@@ -17,7 +17,7 @@ import {
   gateway6,
   guestShared,
 } from "../linux/net/plan.ts";
-import { type HeldNetns, installRules, NetnsPool } from "../linux/net/pool.ts";
+import { type HeldNetns, installRules, isNetns, NetnsPool } from "../linux/net/pool.ts";
 import { dataDirHash } from "./data-dir-hash.ts";
 import type { Journal } from "./journal.ts";
 import { NameService } from "./name-service.ts";
@@ -101,7 +101,10 @@ export class NetKeeper {
       const taken = await journal.take([{ kind: "netns", path }], () =>
         this.#pool.take(child, holder),
       );
-      if (taken !== undefined) return taken;
+      if (taken === undefined) continue;
+      if (await isNetns(taken.child.netnsFile)) return taken;
+      // Somebody removed it behind our back: to give it back is to forget it.
+      await this.#pool.release(taken.path);
     }
     throw unavailable({ count: 1, free: 0, held: (await this.#pool.held()).length });
   }

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, rmdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
@@ -21,6 +22,8 @@ const tokenSchema = z.object({
   net4: z.string().regex(/^\d{1,3}\.\d{1,3}$/),
   /** How many tenants it has had. */
   used: z.int().min(0),
+  /** A random name of this very namespace: another one may get its name. */
+  made: z.string().regex(/^[0-9a-f]{16}$/),
 });
 type Token = z.infer<typeof tokenSchema>;
 
@@ -41,11 +44,26 @@ export class NetnsPool {
   readonly #dir: string;
   readonly #free: string;
   readonly #held: string;
+  /** What is under each name now: its token's `made`. The kernel gives inodes again. */
+  readonly #made: string;
 
   constructor(dir: string = poolDir) {
     this.#dir = dir;
     this.#free = join(dir, "free");
     this.#held = join(dir, "held");
+    this.#made = join(dir, "made");
+  }
+
+  /** Numbers of those that are as they were made, free or held. */
+  async whole(): Promise<ReadonlySet<number>> {
+    const held = (await this.held()).map(({ path }) => path);
+    const free = (await listDir(this.#free)).map((name) => join(this.#free, name));
+    const found = new Set<number>();
+    for (const path of [...free, ...held]) {
+      const token = await readToken(path).catch(() => undefined);
+      if (token !== undefined && (await this.#isWhole(token))) found.add(token.number);
+    }
+    return found;
   }
 
   /** Numbers of the free ones, the least first. */
@@ -84,14 +102,18 @@ export class NetnsPool {
 
   /** Makes one known that is complete. */
   async add(number: number, net4: string): Promise<void> {
-    for (const dir of [this.#free, this.#held]) await mkdir(dir, { recursive: true, mode: 0o700 });
+    for (const dir of [this.#free, this.#held, this.#made]) {
+      await mkdir(dir, { recursive: true, mode: 0o700 });
+    }
     const { name } = childNet(number, net4);
-    await writeToken(join(this.#free, name), { number, net4, used: 0 });
+    const made = randomBytes(8).toString("hex");
+    await replaceFile(join(this.#made, name), made);
+    await writeToken(join(this.#free, name), { number, net4, used: 0, made });
   }
 
   /** Removes its directories, as far as they are empty. */
   async forget(): Promise<void> {
-    for (const dir of [this.#free, this.#held, this.#dir]) {
+    for (const dir of [this.#free, this.#held, this.#made, this.#dir]) {
       await rmdir(dir).catch((error: unknown) => {
         if (!isErrno(error, "ENOENT") && !isErrno(error, "ENOTEMPTY")) throw error;
       });
@@ -102,6 +124,7 @@ export class NetnsPool {
   async remove(child: string): Promise<boolean> {
     try {
       await rm(join(this.#free, child));
+      await rm(join(this.#made, child), { force: true });
       return true;
     } catch (error) {
       if (isErrno(error, "ENOENT")) return false;
@@ -123,15 +146,21 @@ export class NetnsPool {
       throw error;
     });
     if (token === undefined) return;
-    const child = childNet(token.number, token.net4);
-    if (!(await isNetns(child.netnsFile))) {
+    if (!(await this.#isWhole(token))) {
       await rm(path, { force: true });
       return;
     }
+    const child = childNet(token.number, token.net4);
     await installRules(child, null);
     // First the count: its next tenant must not get the zone of this one.
     await writeToken(path, { ...token, used: token.used + 1 });
     await rename(path, join(this.#free, child.name));
+  }
+
+  async #isWhole({ number, net4, made }: Token): Promise<boolean> {
+    const { name, netnsFile } = childNet(number, net4);
+    const now = await readFile(join(this.#made, name), "utf8").catch(() => undefined);
+    return now === made && (await isNetns(netnsFile));
   }
 }
 

@@ -14,7 +14,7 @@ import {
   hostNetDefaults,
   netnsDir,
 } from "./plan.ts";
-import { isNetns, NetnsPool } from "./pool.ts";
+import { NetnsPool } from "./pool.ts";
 
 /** Namespaces that are filled at one time: more only queue for the kernel's lock. */
 const concurrencyMax = 4;
@@ -43,12 +43,9 @@ export async function provision(request: ProvisionRequest): Promise<ProvisionRes
   const { count, settings, progress } = request;
   await setUpHost(settings);
   const pool = new NetnsPool();
-  const known = new Set([...(await pool.free()), ...(await pool.held()).map((h) => h.number)]);
+  const whole = await pool.whole();
   const all = Array.from({ length: count }, (_, at) => childNet(at + 1, settings.net4));
-  const missing: ChildNet[] = [];
-  for (const child of all) {
-    if (!(known.has(child.number) && (await isNetns(child.netnsFile)))) missing.push(child);
-  }
+  const missing = all.filter(({ number }) => !whole.has(number));
   const options = { user: request.user, ipv6: hasIpv6() };
   for (let at = 0; at < missing.length; at += perBatch) {
     const batch = missing.slice(at, at + perBatch);
