@@ -1,3 +1,4 @@
+import { withDeadline } from "../lib/deadline.ts";
 import { startFilter } from "../lib/exec.ts";
 import type { Logger } from "../lib/log.ts";
 import { nativeTool } from "../lib/native.ts";
@@ -19,6 +20,8 @@ type Env = Readonly<Record<string, string | undefined>>;
 /** Text that waits for the helper; more means that it does not read, and is dropped. */
 const waitingBytesMax = 64 * 1024;
 const statusCharsMax = 200;
+/** What the helper may take to pass on our last words. */
+const endMaxMs = 2000;
 
 /** Speaks to systemd when that has started us, else to nobody. */
 export function openServiceManager(env: Env, log: Logger): ServiceManager {
@@ -35,13 +38,14 @@ const silent: ServiceManager = {
 
 /** Through `forkd-notify`, since Node has no datagram sockets of the local kind. */
 class Systemd implements ServiceManager {
+  readonly #end = new AbortController();
   readonly #helper;
   readonly #watchdog: NodeJS.Timeout | undefined;
 
   constructor(socket: string, env: Env, log: Logger) {
     this.#helper = startFilter([nativeTool("forkd-notify")], {
       timeoutMs: null,
-      signal: new AbortController().signal,
+      signal: this.#end.signal,
       env: { NOTIFY_SOCKET: socket },
     });
     this.#helper.stdout.resume();
@@ -68,7 +72,10 @@ class Systemd implements ServiceManager {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#watchdog);
     this.#helper.stdin.end();
-    await this.#helper.ended.catch(() => undefined);
+    // One that systemd does not listen to must not hold up our own end.
+    await withDeadline(this.#helper.ended, endMaxMs, "the end of forkd-notify").catch(() => {
+      this.#end.abort();
+    });
   }
 
   /** From a timer of the event loop: when that is stuck, systemd hears nothing. */
