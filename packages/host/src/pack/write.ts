@@ -153,7 +153,13 @@ function toStream(out: Writable): Sink {
         yield chunk;
       }
     };
-    await pipeline(stdout, count, out, { signal });
+    await pipeline(stdout, count, out, { signal }).catch((error: unknown) => {
+      if (!isErrno(error, "EPIPE")) throw error;
+      throw new ForkdError("client_gone", "whoever was reading the pack went away", {
+        hint: "read it to its end, or give --out a file",
+        cause: error,
+      });
+    });
     return { sha256: hash.digest("hex"), bytes };
   };
   return { argv: [...zstdArgv, "-c"], drain };
