@@ -17,7 +17,8 @@ describe("a daemon under load", { skip: skipWithout("root", "qemu", "guest-agent
     const { p50 = 0, p99 = 0 } = report.health ?? {};
     t.diagnostic(
       `${report.calls} calls; healthz p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms; ` +
-        `refused ${JSON.stringify(report.refused)}`,
+        `refused ${JSON.stringify(report.refused)}; ` +
+        `${report.before.residentMib.toFixed(0)} MiB, then ${report.after.residentMib.toFixed(0)} MiB`,
     );
     assert.ok(report.calls > clients);
     assert.ok(report.health !== null);

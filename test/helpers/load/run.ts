@@ -33,6 +33,8 @@ export interface LoadReport {
 const sandboxCount = 3;
 /** Part of the time that the daemon is given to fill its caches before it is measured. */
 const warmShare = 0.2;
+/** Its heap gets its size in the first thousand calls. */
+const warmMinMs = 6_000;
 const callTimeoutMs = 60_000;
 /** What ended must be gone by then: connections that were kept, workers, garbage. */
 const settleMs = 15_000;
@@ -64,7 +66,7 @@ class Load {
   async run(): Promise<LoadReport> {
     const { durationMs } = this.#options;
     const stage = await this.#stage();
-    await this.#clients(stage, warmShare * durationMs);
+    await this.#clients(stage, Math.max(warmMinMs, warmShare * durationMs));
     const before = await this.#settled();
     const prober = new Worker(new URL("./prober.ts", import.meta.url), {
       workerData: { url: this.#daemon.url },
