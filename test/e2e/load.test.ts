@@ -15,10 +15,13 @@ describe("a daemon under load", { skip: skipWithout("root", "qemu", "guest-agent
     await using data = await makeDataDir("load", baked);
     const report = await runLoad({ baked, dataDir: data.path, clients, durationMs });
     const { p50 = 0, p99 = 0 } = report.health ?? {};
+    const [before, after] = [report.before, report.after].map(({ residentMib }) =>
+      residentMib.toFixed(0),
+    );
     t.diagnostic(
       `${report.calls} calls; healthz p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms; ` +
         `refused ${JSON.stringify(report.refused)}; ` +
-        `${report.before.residentMib.toFixed(0)} MiB, then ${report.after.residentMib.toFixed(0)} MiB`,
+        `${before} MiB, then ${after} MiB`,
     );
     assert.ok(report.calls > clients);
     assert.ok(report.health !== null);

@@ -17,7 +17,8 @@ export interface Holdings {
 
 /**
  * What may be more afterwards. The heap is given back late and in steps; five minutes of 50 clients
- * were seen to take 44 MiB of it, ten seconds 34. Two kilobytes lost a call are seen in five minutes.
+ * were seen to take 44 MiB of it, ten seconds 34. What is seen in five minutes are two kilobytes
+ * lost a call.
  */
 export const growthMax: Holdings = {
   residentMib: 128,
