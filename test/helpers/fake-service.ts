@@ -6,6 +6,7 @@ import {
   type SnapshotInfo,
   type SnapshotInfoDetail,
 } from "@forkd/api";
+import { EventLog } from "@forkd/host/fork/events.ts";
 import { GuestFiles } from "@forkd/host/fork/files.ts";
 import { lineageOf } from "@forkd/host/fork/lineage.ts";
 import type {
@@ -73,6 +74,7 @@ export class FakeService implements ForkService {
   working = 0;
   abandoned = 0;
   closedWith: string | undefined;
+  readonly events = new EventLog();
   readonly files = new GuestFiles(async (id) => {
     await this.#work();
     return this.#missing("sandbox", id);

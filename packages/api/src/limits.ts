@@ -52,6 +52,16 @@ export const limits = {
   fileTransferIdleMaxMs: 60_000,
   /** Time of what moves no bytes: list, stat, remove, mkdir, rename. */
   fileActionMaxMs: 60_000,
+  /** Events that a daemon remembers, for clients that come back. */
+  eventsKeptMax: 1024,
+  /** Clients that follow one daemon's events at a time; more are answered 429. */
+  eventClientsMax: 64,
+  /** Characters of the list of types in a request for events. */
+  eventFilterCharsMax: 256,
+  /** How often a client of events hears that the daemon lives when nothing happens. */
+  eventHeartbeatMs: 15_000,
+  /** How long a client of events should wait before it comes back. */
+  eventRetryMs: 1_000,
   /** Least memory of a guest. */
   memoryMinMib: 128,
   /** RAM above this splits around the PCI hole, which the engines do not handle yet. */

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import { errorTable } from "./errors.ts";
+import { forkdEventSchema } from "./event.ts";
 import { execClientMessageSchema, execInfoSchema, execServerMessageSchema } from "./exec-stream.ts";
 import { fileInfoSchema, fileListSchema, makeDirectorySchema, renameFileSchema } from "./file.ts";
 import { lineageSchema } from "./lineage.ts";
@@ -52,6 +53,7 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [evalRequestSchema, "EvalRequest"],
   [evalResultSchema, "EvalResult"],
   [pongSchema, "Pong"],
+  [forkdEventSchema, "Event"],
   [fileInfoSchema, "FileInfo"],
   [fileListSchema, "FileList"],
   [makeDirectorySchema, "MakeDirectory"],

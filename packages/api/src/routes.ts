@@ -1,4 +1,5 @@
 import { branchRequestSchema } from "./branch.ts";
+import { eventQuerySchema } from "./event.ts";
 import {
   execClientMessageSchema,
   execInfoSchema,
@@ -221,6 +222,15 @@ export const routes = {
     errors: [...guestErrors, "exec_not_found"],
   },
   ...fileRoutes,
+  streamEvents: {
+    method: "GET",
+    path: "/v1/events",
+    summary: "What happens to sandboxes and snapshots, as server-sent events",
+    request: null,
+    query: eventQuerySchema,
+    success: { status: 200, body: "events" },
+    errors: ["too_many_requests"],
+  },
   branchSandbox: {
     method: "POST",
     path: "/v1/sandboxes/{id}/branch",

@@ -2,11 +2,13 @@ export type {
   BranchMode,
   ErrorCode,
   EvalResult,
+  EventType,
   ExecEnd,
   ExecInfo,
   ExecResult,
   FileInfo,
   FileList,
+  ForkdEvent,
   Pong as PingResult,
   Problem,
   SandboxInfo,
@@ -32,6 +34,8 @@ export type {
 } from "./controller.ts";
 export { Controller } from "./controller.ts";
 export { ControllerError, GuestEvalError } from "./errors.ts";
+export type { EventOptions } from "./events.ts";
+export { events } from "./events.ts";
 export type {
   FileData,
   FileOptions,

@@ -23,6 +23,7 @@ import { installReceiveLimit } from "./receive.ts";
 import { registerRoutes } from "./register.ts";
 import { tlsRules } from "./reload.ts";
 import { isDecodable } from "./request-path.ts";
+import { eventStreams } from "./routes/events.ts";
 import { FileDoor } from "./routes/files.ts";
 import { guestRoutes } from "./routes/guest.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
@@ -121,7 +122,10 @@ export function createServer({
     ...files.routes(),
   };
   registerRoutes(app, handlers, upgrades);
-  registerStreams(app, files.streams());
+  registerStreams(app, {
+    ...files.streams(),
+    ...eventStreams(service.events, upgrades.stopping),
+  });
   return app;
 }
 

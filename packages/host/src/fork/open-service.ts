@@ -18,6 +18,7 @@ import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
 import { DiskGuard } from "./disk-guard.ts";
 import { type Engines, onlyEngine, openEngines } from "./engines.ts";
+import { EventSource } from "./events.ts";
 import { Execs } from "./execs.ts";
 import { GuestFiles } from "./files.ts";
 import { History } from "./history.ts";
@@ -84,27 +85,25 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   };
   const view = stateFile === null ? null : new StateView(stateFile, source, options.log);
   const changed = (): void => view?.changed();
-  const sandboxes: Sandboxes = new Sandboxes({ deps, changed });
-  await (deps.sandboxesOutlive ? recover(deps, sandboxes) : sweepWorkDirs(deps));
-  await sweep(deps);
-  await deps.network.resume(sandboxes.list()).catch((cause: unknown) => {
-    // What is not served names runs all the same.
-    options.log.warn("sandboxes are not served names", { cause });
-  });
+  const events = new EventSource(() => store.list(), options.log);
+  const snapshotsChanged = both(changed, () => events.snapshotsChanged());
+  const { onSandbox } = events;
+  const sandboxes: Sandboxes = new Sandboxes({ deps, changed, onSandbox });
+  await takeOver(deps, sandboxes, events);
   const bakes = new Bakes(deps);
   const execs = new Execs(sandboxes);
   const placesMax = options.branchConcurrency ?? limits.concurrentBranchesDefault;
-  const branches = new Branches({ deps, sandboxes, placesMax, changed });
+  const branches = new Branches({ deps, sandboxes, placesMax, changed: snapshotsChanged });
   changed();
   return {
     listSnapshots: () => store.list(),
-    bake: (request, progress) => bakes.run(request, progress).finally(changed),
+    bake: (request, progress) => bakes.run(request, progress).finally(snapshotsChanged),
     importImage: (path) => bakes.importImage(path),
-    deleteSnapshot: (tag, mode) => store.remove(tag, mode).finally(changed),
+    deleteSnapshot: (tag, mode) => store.remove(tag, mode).finally(snapshotsChanged),
     snapshotInfo: (tag) => store.info(tag),
-    compactSnapshot: (from, to) => store.compact(from, to).finally(changed),
+    compactSnapshot: (from, to) => store.compact(from, to).finally(snapshotsChanged),
     pack: (order) => pack(deps, order),
-    unpack: (order) => unpack(deps, order).finally(changed),
+    unpack: (order) => unpack(deps, order).finally(snapshotsChanged),
     lineage: async () => lineageOf(await store.list(), sandboxes.list()),
     spawn: (request) => sandboxes.spawn(request),
     listSandboxes: () => sandboxes.list(),
@@ -122,6 +121,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     listExecs: (id) => execs.list(id),
     deleteExec: (id, exec) => execs.forget(id, exec),
     eval: (id, request, signal) => sandboxes.eval(id, request, signal),
+    events: events.log,
     files: new GuestFiles((id, work) => sandboxes.call(id, work)),
     close: async (what) => {
       await branches.abortAll();
@@ -134,6 +134,24 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       await lock?.release();
     },
   };
+}
+
+function both(first: () => void, second: () => void): () => void {
+  return () => {
+    first();
+    second();
+  };
+}
+
+/** Goes on with what an earlier owner of the data directory left, and removes its leftovers. */
+async function takeOver(deps: ForkDeps, sandboxes: Sandboxes, events: EventSource): Promise<void> {
+  await (deps.sandboxesOutlive ? recover(deps, sandboxes) : sweepWorkDirs(deps));
+  await sweep(deps);
+  await deps.network.resume(sandboxes.list()).catch((cause: unknown) => {
+    // What is not served names runs all the same.
+    deps.log.warn("sandboxes are not served names", { cause });
+  });
+  await events.start(sandboxes.list());
 }
 
 /** The store, whose lists tell which snapshots the engines cannot run. */

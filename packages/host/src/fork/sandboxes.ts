@@ -51,6 +51,8 @@ export interface SandboxesOptions {
   readonly deps: ForkDeps;
   /** Called after every change of what `list` gives. */
   readonly changed: () => void;
+  /** Called after every change of one sandbox. */
+  readonly onSandbox?: (info: SandboxInfo) => void;
   readonly boundsMs?: StateBounds;
 }
 
@@ -270,12 +272,15 @@ export class Sandboxes {
   }
 
   #begin(journal: Journal, start: SandboxOptions["start"]): Sandbox {
-    const { changed, boundsMs } = this.#options;
-    const sandbox = new Sandbox({
+    const { changed, onSandbox, boundsMs } = this.#options;
+    const sandbox: Sandbox = new Sandbox({
       deps: this.#deps,
       journal,
       start,
-      onChange: changed,
+      onChange: () => {
+        changed();
+        onSandbox?.(sandbox.info);
+      },
       ...(boundsMs === undefined ? {} : { boundsMs }),
     });
     this.#live.set(sandbox.id, sandbox);

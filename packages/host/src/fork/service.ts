@@ -25,6 +25,7 @@ import type { SemaphoreLoad } from "../lib/semaphore.ts";
 import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
 import type { RemoveMode } from "../store/snapshots.ts";
 import type { AskedLimits } from "./asked-limits.ts";
+import type { EventLog } from "./events.ts";
 import type { GuestFiles } from "./files.ts";
 import type { LimitSupport } from "./limits.ts";
 
@@ -190,6 +191,8 @@ export interface ForkService {
   /** When `signal` aborts, the code is interrupted as by its timeout, and its reason thrown. */
   eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult>;
 
+  /** What happened last, and what happens. */
+  readonly events: EventLog;
   /** The files of running guests. */
   readonly files: GuestFiles;
 
