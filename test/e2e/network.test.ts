@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type EgressInput, limits, type SandboxInfo, toForkdError } from "@forkd/api";
+import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
+import { dataDirHash } from "@forkd/host/fork/data-dir-hash.ts";
 import { run } from "@forkd/host/lib/exec.ts";
 import { NetnsPool } from "@forkd/host/linux/net/pool.ts";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
@@ -112,6 +114,19 @@ function networkTests(): void {
     await pool.release(old.path);
     assert.equal(await free(), namespaces - 1);
     await pool.release(fresh.path);
+    assert.equal(await free(), namespaces);
+  });
+
+  test("a namespace that is held for no sandbox is a leak, and is given back", async () => {
+    const paths = resolveDataPaths({ FORKD_DATA_DIR: dir.path }, 0);
+    await new NetnsPool().take("forkd-child-1", `${dataDirHash(paths)}.sb-gone`);
+    const leaks = async (...flags: string[]): Promise<string[]> => {
+      const { stdout } = await forkd(["leaks", "--json", ...flags], { dataDir: dir.path });
+      return JSON.parse(stdout).map(({ kind }: { kind: string }) => kind);
+    };
+    assert.ok((await leaks()).includes("netns"));
+    assert.equal(await free(), namespaces - 1);
+    await leaks("--fix");
     assert.equal(await free(), namespaces);
   });
 
