@@ -17,8 +17,9 @@ import { takeUpstreamPack } from "./upstream-pack.ts";
  */
 export async function unpackSnapshot(host: UnpackHost, order: UnpackOrder): Promise<UnpackReport> {
   order.signal?.throwIfAborted();
+  await using pages = new PageWorkers();
   await using staging = new UnpackStaging(host);
-  const scope: UnpackScope = { host, order, staging, pages: new PageWorkers() };
+  const scope: UnpackScope = { host, order, staging, pages };
   const finish = await readPack(order, (manifest, archive) =>
     manifest.forkd_pack_version === packVersion
       ? takeForkdPack(scope, manifest, archive)

@@ -46,7 +46,7 @@ export async function packSnapshot(host: PackHost, order: PackOrder): Promise<Pa
   if ("file" in order.to) await requirePlace(order.to);
   const chain = await host.store.chain(order.tag);
   const dir = await makeStagingDir(host.paths.snapshotsDir, host.owner, "pack");
-  const pages = new PageWorkers();
+  await using pages = new PageWorkers();
   try {
     const scope = { paths: host.paths, pages, dir };
     const files = await planFiles(scope, chain, order.images === "included");

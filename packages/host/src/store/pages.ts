@@ -16,16 +16,21 @@ type Answer<N extends PageJobName> =
   | { readonly problem: Problem };
 
 /**
- * Worker threads for the heavy work on guest memory, started when first needed and kept. They do
- * not keep the process alive while they are idle.
+ * Worker threads for the heavy work on guest memory, started when first needed and kept until this
+ * is disposed of. They do not keep the process alive while they are idle.
  */
-export class PageWorkers {
+export class PageWorkers implements AsyncDisposable {
   readonly #places = new Semaphore({
     places: workersMax,
     waitingMax,
     what: "pieces of work on guest memory",
   });
   readonly #idle: Worker[] = [];
+
+  /** Ends the threads that are idle: all of them, once nothing is asked of this any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#idle.splice(0).map((worker) => worker.terminate()));
+  }
 
   /** Throws what the job throws, busy, deadline_exceeded. */
   run<N extends PageJobName>(name: N, input: PageJobs[N]["input"]): Promise<PageJobs[N]["output"]> {
