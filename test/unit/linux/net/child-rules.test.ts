@@ -59,6 +59,15 @@ describe("the rules of a child's namespace", () => {
     );
   });
 
+  test("no rule opens the way to other children or to the relay of name servers", () => {
+    const lines = egressOf({ dns: true, allow: [{ cidr: "10.43.0.1" }, { cidr: "fc00::/7" }] });
+    const own = placeOf(lines, "ip daddr { 10.43.0.0/16, 10.42.0.0/16 } reject");
+    assert.ok(own < placeOf(lines, "ip daddr 10.43.0.1 accept"));
+    const own6 = placeOf(lines, "ip6 daddr { fd43:666f:726b::/64, fd42:666f:726b::/64 } reject");
+    assert.ok(own6 < placeOf(lines, "ip6 daddr fc00::/7 accept"));
+    assert.ok(placeOf(lines, "ct mark 0x35 accept") < own);
+  });
+
   test("ports that overlap are joined, since nftables refuses them otherwise", () => {
     const rule = { cidr: "192.0.2.1", ports: [80, "79-81", 443, "82-90", "443-443"] };
     placeOf(

@@ -59,7 +59,7 @@ function tenantChains(child: ChildNet, tenant: Tenant): string[] {
     `  iifname "${tap}" oifname "${uplink}" goto egress`,
     "}",
     "chain egress {",
-    ...egressLines(tenant.egress).map((line) => `  ${line}`),
+    ...egressLines(child, tenant.egress).map((line) => `  ${line}`),
     "}",
     ...natChains(child, tenant.egress),
   ];
@@ -107,12 +107,17 @@ export function allowsDns({ dns, default: fallback }: Egress): boolean {
 }
 
 /** docs/network.md has this order; the first line that matches decides. */
-function egressLines(egress: Egress): string[] {
+function egressLines({ bridge }: ChildNet, egress: Egress): string[] {
   const allowed = (reach: string): string[] =>
     egress.allow.filter((rule) => reachOf(rule) === reach).map((rule) => line(rule, "accept"));
   const refuse = "reject with icmpx admin-prohibited";
   return [
     ...(allowsDns(egress) ? [`ct mark ${dnsMark} accept`] : []),
+    // Other children, the host's side and the relay of name servers: no rule opens those.
+    ...refuseAll(
+      { ip4: [bridge.nets.ip4, guestNets.ip4], ip6: [bridge.nets.ip6, guestNets.ip6] },
+      refuse,
+    ),
     ...egress.deny.map((rule) => line(rule, refuse)),
     ...allowed("metadata"),
     ...refuseAll(metadataAddresses, refuse),
