@@ -97,6 +97,25 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
       assert.deepEqual([late["found"], late["last_excerpt"]], [false, ""]);
     });
 
+    test("works on files", async () => {
+      const done = { id: sandbox, done: true };
+      const dir = own({ path: "/tmp/mcp/dir", parents: true });
+      assert.deepEqual(await tool("make_directory", dir), done);
+      const stat = await tool("stat_file", own({ path: "/tmp/mcp/dir" }));
+      assert.deepEqual([stat["type"], stat["name"]], ["directory", "dir"]);
+      const names = own({ path: "/tmp/mcp/dir", new_path: "/tmp/mcp/other" });
+      assert.deepEqual(await tool("rename_file", names), done);
+      const { entries } = await tool("list_files", own({ path: "/tmp/mcp" }));
+      assert.deepEqual(
+        (entries as { name: string }[]).map(({ name }) => name),
+        ["other"],
+      );
+      const tree = own({ path: "/tmp/mcp", recursive: true });
+      assert.deepEqual(await tool("remove_file", tree), done);
+      const gone = await ask("stat_file", own({ path: "/tmp/mcp" }));
+      assert.match(textOf(gone), /^error file_not_found: /);
+    });
+
     test("wait_for_text runs nothing of what is in the path", async () => {
       const paths = [
         "/tmp/$(touch /tmp/run1)",
@@ -165,7 +184,7 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
         const args = Object.fromEntries(names.map((argument) => [argument, `no-such-${argument}`]));
         const result = await ask(name, args);
         if (names.length === 0) structured(result);
-        else assert.match(textOf(result), /^error \w+_not_found: .*\nhint: /, name);
+        else assert.match(textOf(result), /^error (\w+_not_found|invalid_id): .*\nhint: /, name);
       }
       assert.deepEqual(
         tools.map((each) => each.name).filter((each) => !called.has(each)),

@@ -88,6 +88,15 @@ export const routeToolSpecs: Partial<Record<CallName, RouteToolSpec>> = {
       "Evaluate code in a sandbox's warm interpreter, which keeps variables between calls and " +
       "has the snapshot's modules imported. error and traceback tell what the code raised.",
   },
+  listFiles: {
+    description:
+      "List a directory in a sandbox. To read or write a file use exec_command, for example " +
+      'with ["cat", PATH], or with ["tee", PATH] and stdin.',
+  },
+  statFile: { description: "Tell what a path in a sandbox is: type, mode, owner, size, time." },
+  removeFile: {
+    description: "Remove a file of a sandbox, or with recursive a directory and all in it.",
+  },
   branchSandbox: {
     description:
       "Make a snapshot of a running sandbox, which runs on. Fork it with spawn_sandboxes to try " +
