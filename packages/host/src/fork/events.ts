@@ -57,12 +57,14 @@ export class EventLog {
   async wait(ms: number, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => resolve(), { once: true });
-    this.#wakes.add(resolve);
+    const wake = (): void => resolve();
+    const timer = setTimeout(wake, ms);
+    signal.addEventListener("abort", wake, { once: true });
+    this.#wakes.add(wake);
     await promise;
     clearTimeout(timer);
-    this.#wakes.delete(resolve);
+    signal.removeEventListener("abort", wake);
+    this.#wakes.delete(wake);
   }
 }
 

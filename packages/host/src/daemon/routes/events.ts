@@ -48,6 +48,7 @@ async function* lines(
   const wanted = filterOf(query);
   const known = log.positionAfter(after);
   let position = known ?? 0;
+  let sentAt = performance.now();
   yield Buffer.from(`retry: ${limits.eventRetryMs}\n\n`);
   if (known === undefined) yield missedLine("the daemon has begun anew; list what there is");
   while (!signal.aborted) {
@@ -56,13 +57,18 @@ async function* lines(
       yield missedLine("the client was too slow, or away for too long; list what there is");
     }
     position = page.next;
-    for (const event of page.events.filter(wanted)) yield eventLine(event);
+    for (const event of page.events.filter(wanted)) {
+      yield eventLine(event);
+      sentAt = performance.now();
+    }
+    if (performance.now() - sentAt >= limits.eventHeartbeatMs) {
+      yield Buffer.from(": alive\n\n");
+      sentAt = performance.now();
+    }
     // The client may have been slow to take those: then there are more already.
     if (log.since(position).events.length > 0) continue;
-    const waited = performance.now();
-    await log.wait(limits.eventHeartbeatMs, signal);
-    const isSilent = performance.now() - waited >= limits.eventHeartbeatMs;
-    if (isSilent && !signal.aborted) yield Buffer.from(": alive\n\n");
+    const silentMs = performance.now() - sentAt;
+    await log.wait(Math.max(1, Math.ceil(limits.eventHeartbeatMs - silentMs)), signal);
   }
 }
 
