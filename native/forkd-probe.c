@@ -25,6 +25,8 @@
 #include <sys/timex.h>
 #include <unistd.h>
 
+#include "pagemap-scan.h"
+
 /* From the kernel's headers, which may be older than the kernel (linux/userfaultfd.h, 6.7). */
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -33,20 +35,6 @@
 #define FORKD_UFFD_WP_SHMEM (1ull << 12)
 #define FORKD_UFFD_WP_UNPOPULATED (1ull << 13)
 #define FORKD_UFFD_WP_ASYNC (1ull << 15)
-
-/* struct pm_scan_arg of linux/fs.h, 6.7. */
-struct scan_request {
-  uint64_t size;
-  uint64_t flags;
-  uint64_t start;
-  uint64_t end;
-  uint64_t walk_end;
-  uint64_t vec;
-  uint64_t vec_len;
-  uint64_t max_pages;
-  uint64_t categories[4];
-};
-#define FORKD_PAGEMAP_SCAN _IOWR('f', 16, struct scan_request)
 
 static void report(const char *name, bool ok) {
   int error = errno;

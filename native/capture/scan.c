@@ -10,29 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../pagemap-scan.h"
 #include "capture.h"
 
-/* The scan of linux/fs.h from 6.7 on, which the headers here may not have yet. */
-struct scan_region {
-  uint64_t start;
-  uint64_t end;
-  uint64_t categories;
-};
-struct scan_request {
-  uint64_t size;
-  uint64_t flags;
-  uint64_t start;
-  uint64_t end;
-  uint64_t walk_end;
-  uint64_t vec;
-  uint64_t vec_len;
-  uint64_t max_pages;
-  uint64_t category_inverted;
-  uint64_t category_mask;
-  uint64_t category_anyof_mask;
-  uint64_t return_mask;
-};
-#define FORKD_PAGEMAP_SCAN _IOWR('f', 16, struct scan_request)
+/* Categories and flags of the scan (linux/fs.h, PAGE_IS_* and PM_SCAN_*). */
 #define PAGE_WRITTEN (1ull << 1)
 #define PAGE_FILE (1ull << 2)
 #define PAGE_PRESENT (1ull << 3)

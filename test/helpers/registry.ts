@@ -1,7 +1,6 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { withDeadline } from "@forkd/host/lib/deadline.ts";
-import { run } from "@forkd/host/lib/exec.ts";
+import { startServer } from "./server-program.ts";
 
 export interface TestRegistry extends AsyncDisposable {
   /** 127.0.0.1:PORT, plain HTTP. */
@@ -9,7 +8,6 @@ export interface TestRegistry extends AsyncDisposable {
 }
 
 const startTimeoutMs = 15_000;
-const lifeMaxMs = 10 * 60_000;
 
 /** A real registry on a free loopback port, with its storage below `dir`. */
 export async function startRegistry(dir: string): Promise<TestRegistry> {
@@ -17,31 +15,12 @@ export async function startRegistry(dir: string): Promise<TestRegistry> {
   await mkdir(storage, { recursive: true });
   const config = join(dir, "config.yml");
   await writeFile(config, configText(storage));
-  const stop = new AbortController();
-  const listening = Promise.withResolvers<string>();
-  const ended = run(["docker-registry", "serve", config], {
-    signal: stop.signal,
-    timeoutMs: lifeMaxMs,
-    onLine: (line) => {
-      const host = /listening on (127\.0\.0\.1:\d+)/.exec(line)?.[1];
-      if (host !== undefined) listening.resolve(host);
-    },
+  const server = await startServer({
+    argv: ["docker-registry", "serve", config],
+    listening: /listening on (127\.0\.0\.1:\d+)/,
+    startTimeoutMs,
   });
-  const finished = ended.then(
-    () => undefined,
-    (error: unknown) => listening.reject(error),
-  );
-  const dispose = async (): Promise<void> => {
-    stop.abort();
-    await finished;
-  };
-  try {
-    const host = await withDeadline(listening.promise, startTimeoutMs, "the registry's start");
-    return { host, [Symbol.asyncDispose]: dispose };
-  } catch (error) {
-    await dispose();
-    throw error;
-  }
+  return { host: server.address, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
 }
 
 function configText(storage: string): string {
