@@ -18,7 +18,7 @@ const suite = "bookworm";
 const packages = [
   ...["systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64"],
   ...["qemu-system-x86", "python3", "iproute2", "procps", "e2fsprogs", "util-linux"],
-  ...["logrotate", "curl", "nftables", "ca-certificates"],
+  ...["logrotate", "curl", "nftables", "ca-certificates", "zstd"],
 ];
 /** Room for what a test copies in; unused blocks are holes. */
 const diskMib = 4096;
