@@ -116,6 +116,39 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
       assert.match(textOf(gone), /^error file_not_found: /);
     });
 
+    test("reads and writes files", async () => {
+      const path = "/tmp/mcp-file";
+      const words = "warm \u20AC ".repeat(1000);
+      const written = await tool("write_file", own({ path, content: words, mode: "0755" }));
+      assert.deepEqual([written["mode"], written["size_bytes"]], ["0755", words.length + 2000]);
+      const read = await tool("read_file", own({ path, offset: 9, length: 18 }));
+      assert.deepEqual([read["content"], read["next_offset"]], ["warm \u20AC ".repeat(2), 27]);
+      const bytes = Buffer.alloc(256 * 1024, Buffer.from([0, 255, 7]));
+      const base64 = { path, content: bytes.toString("base64"), encoding: "base64" };
+      await tool("write_file", own(base64));
+      const whole = own({ path, length: bytes.length, encoding: "base64" });
+      const again = await tool("read_file", whole);
+      assert.deepEqual([again["content"] === base64.content, again["next_offset"]], [true, null]);
+      await tool("write_file", own({ path, content: "" }));
+      assert.equal((await tool("read_file", own({ path })))["content"], "");
+      const kernel = await tool("read_file", own({ path: "/proc/version", offset: 6, length: 7 }));
+      assert.deepEqual([kernel["content"], kernel["next_offset"]], ["version", 13]);
+    });
+
+    test("says what to do about a file that cannot be read or written", async () => {
+      const path = "/tmp/mcp-file";
+      const refusals: [string, Record<string, unknown>, RegExp][] = [
+        ["read_file", { path: "/tmp/none" }, /^error file_not_found: .*\nhint: call list_files/],
+        ["read_file", { path: "/tmp" }, /^error is_a_directory: .*\nhint: call list_files/],
+        ["read_file", { path: "/dev/null" }, /^error not_a_file: .*\nhint: use exec_command/],
+        ["read_file", { path, offset: 1 }, /^error range_not_satisfiable: .*\nhint: .*stat_file/],
+        ["write_file", { path, content: "", exclusive: true }, /^error file_exists: .*\nhint: /],
+      ];
+      for (const [name, args, reason] of refusals) {
+        assert.match(textOf(await ask(name, own(args))), reason);
+      }
+    });
+
     test("wait_for_text runs nothing of what is in the path", async () => {
       const paths = [
         "/tmp/$(touch /tmp/run1)",

@@ -14,6 +14,7 @@ import {
   type Tool as ToolListing,
 } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
+import { fileTools } from "./file-tools.ts";
 import { problemResult } from "./problems.ts";
 import { completeName, listResources, readResource, resourceTemplates } from "./resources.ts";
 import { routeTools } from "./route-tools.ts";
@@ -24,12 +25,13 @@ import { waitForTextTool } from "./wait-for-text.ts";
 const instructions =
   "forkd runs code in microVMs that are forked from warm snapshots. list_snapshots shows what " +
   "can be forked, spawn_sandboxes forks it, exec_command and eval_code run code in a sandbox, " +
+  "read_file and write_file work on its files, " +
   "branch_sandbox freezes a sandbox's state so that it can be forked again, kill_sandbox ends " +
   "it. Sandboxes run until they are killed.";
 
 /** Every tool of the server. */
 export function allTools(client: Client): Tool[] {
-  return [...routeTools(client), waitForTextTool(client)];
+  return [...routeTools(client), ...fileTools(client), waitForTextTool(client)];
 }
 
 /**

@@ -90,8 +90,7 @@ export const routeToolSpecs: Partial<Record<CallName, RouteToolSpec>> = {
   },
   listFiles: {
     description:
-      "List a directory in a sandbox. To read or write a file use exec_command, for example " +
-      'with ["cat", PATH], or with ["tee", PATH] and stdin.',
+      "List a directory in a sandbox. To read a file use read_file, to write one write_file.",
   },
   statFile: { description: "Tell what a path in a sandbox is: type, mode, owner, size, time." },
   removeFile: {

@@ -76,7 +76,12 @@ test("every row of the route table below /v1 has a tool, described and annotated
   const { mcp } = await sessionFor(context);
   const { tools } = await mcp.client.listTools();
   const rows = callNames.filter((name) => routes[name].path.startsWith("/v1/"));
-  assert.equal(tools.length, rows.length + 1, "each row, and wait_for_text");
+  const ownTools = ["read_file", "write_file", "wait_for_text"];
+  assert.equal(tools.length, rows.length + ownTools.length);
+  assert.deepEqual(
+    tools.slice(-ownTools.length).map(({ name }) => name),
+    ownTools,
+  );
   for (const { name, description = "", inputSchema, outputSchema, annotations } of tools) {
     assert.match(name, /^[a-z]+(_[a-z]+)*$/);
     assert.ok(description.length > 20, name);
@@ -85,7 +90,9 @@ test("every row of the route table below /v1 has a tool, described and annotated
   }
   const hints = new Map(tools.map(({ name, annotations }) => [name, annotations]));
   assert.equal(hints.get("kill_sandbox")?.destructiveHint, true);
+  assert.equal(hints.get("write_file")?.destructiveHint, true);
   assert.equal(hints.get("list_sandboxes")?.readOnlyHint, true);
+  assert.equal(hints.get("read_file")?.readOnlyHint, true);
   assert.equal(hints.get("exec_command")?.readOnlyHint, false);
 });
 
