@@ -23,7 +23,7 @@ const skip =
 const buildTimeoutMs = 5 * 60_000;
 const suite = "bookworm";
 /** What the package depends on, without what a minimal Debian has. */
-const depends = ["qemu-system-x86", "e2fsprogs", "iproute2", "nftables", "libstdc++6"];
+const depends = ["qemu-system-x86", "e2fsprogs", "iproute2", "nftables", "libstdc++6", "zstd"];
 
 async function build(out: string): Promise<string> {
   const argv = [join(repoRoot, "scripts/node"), join(repoRoot, "scripts/release.ts")];

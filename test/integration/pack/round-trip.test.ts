@@ -72,6 +72,25 @@ test("a chain with its disk and images comes whole to another host", { skip }, a
   assert.ok(image.blocks * 512 < image.size / 2, "the root image is not sparse any more");
 });
 
+test("without zstd both ways say what installs it", { skip }, async () => {
+  await using dir = await makeTmpDir("pack");
+  await using site = await makePackSite();
+  await fillSite(site);
+  const file = await packed(site, "base", join(dir.path, "base.zst"));
+  const hint = /apt-get install zstd/;
+  const path = process.env["PATH"];
+  process.env["PATH"] = dir.path;
+  try {
+    const again = packed(site, "base", join(dir.path, "again.zst"));
+    await assert.rejects(again, { code: "tool_missing", hint });
+    const taken = unpackSnapshot(site.host, unpackOrder({ from: { file }, tag: tagOf("x") }));
+    await assert.rejects(taken, { code: "tool_missing", hint });
+  } finally {
+    process.env["PATH"] = path;
+  }
+  assert.deepEqual(await readdir(dir.path), ["base.zst"]);
+});
+
 test("GNU tar takes a pack apart into the very files", { skip }, async () => {
   await using dir = await makeTmpDir("pack");
   await using from = await makePackSite();

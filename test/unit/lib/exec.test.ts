@@ -23,6 +23,18 @@ test("a missing program is told apart", async () => {
   await assert.rejects(run(["no-such-program-here"]), { code: "tool_missing" });
 });
 
+test("a missing program comes with the package that has it", async () => {
+  const env = { PATH: "/nonexistent" };
+  const hints: [string, RegExp][] = [
+    ["zstd", /^run: apt-get install zstd \(/],
+    ["nft", /^run: apt-get install nftables \(/],
+    ["/nonexistent/of-ours", /^install forkd again; /],
+  ];
+  for (const [program, hint] of hints) {
+    await assert.rejects(run([program], { env }), { code: "tool_missing", hint });
+  }
+});
+
 test("a full disk is told apart by what the program says", async () => {
   await assert.rejects(run(["sh", "-c", "echo 'x: No space left on device' >&2; exit 1"]), {
     code: "disk_full",

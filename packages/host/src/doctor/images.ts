@@ -1,4 +1,4 @@
-import { packageOf } from "../image/tools.ts";
+import { packageOf } from "../lib/program-packages.ts";
 import { findOnPath } from "../lib/programs.ts";
 import { type Check, type Finding, pass, skip, warn } from "./check.ts";
 import { ask, type DoctorScope } from "./scope.ts";

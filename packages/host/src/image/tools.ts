@@ -1,23 +1,6 @@
 import { ForkdError } from "@forkd/api";
 import { type RunOptions, type RunResult, run } from "../lib/exec.ts";
-
-/** Debian's and Ubuntu's packages of the programs that make images. */
-const packages: Readonly<Record<string, string>> = {
-  skopeo: "skopeo",
-  umoci: "umoci",
-  mmdebstrap: "mmdebstrap",
-  "mkfs.ext4": "e2fsprogs",
-  crun: "crun",
-  unshare: "util-linux",
-  tar: "tar",
-  cp: "coreutils",
-  du: "coreutils",
-};
-
-/** The package that has a program; its own name when that is not known. */
-export function packageOf(program: string): string {
-  return packages[program] ?? program;
-}
+import { packageOf } from "../lib/program-packages.ts";
 
 export interface ToolOptions extends RunOptions {
   /** Directory for the program's temporary files. */

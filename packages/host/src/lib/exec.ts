@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { ForkdError } from "@forkd/api";
+import { packageOf } from "./program-packages.ts";
 
 export interface RunOptions {
   readonly cwd?: string;
@@ -122,13 +123,19 @@ interface RunEnd {
 function startFailure(program: string, error: NodeJS.ErrnoException): ForkdError {
   if (error.code === "ENOENT") {
     return new ForkdError("tool_missing", `the program ${program} is not installed`, {
-      hint: "run: ./scripts/setup.sh",
+      hint: installHint(program),
       cause: error,
     });
   }
   return new ForkdError("tool_failed", `${program} did not start: ${error.message}`, {
     cause: error,
   });
+}
+
+/** For a host with a package of forkd, and for a checkout; programs with a path are our own. */
+function installHint(program: string): string {
+  if (program.includes("/")) return "install forkd again; in a checkout run: ./scripts/setup.sh";
+  return `run: apt-get install ${packageOf(program)} (in a checkout: ./scripts/setup.sh)`;
 }
 
 function killGroup(child: ChildProcess): void {
