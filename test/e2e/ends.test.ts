@@ -1,6 +1,6 @@
 /** How sandboxes end, what is kept of it, and what is left behind: nothing. */
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,7 +13,7 @@ import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
 import { vmmProcesses } from "../helpers/vmm-processes.ts";
 
-const children = 8;
+const children = 10;
 
 function shuffled<T>(items: readonly T[]): T[] {
   return items
@@ -90,6 +90,35 @@ describe("the end of a sandbox", { skip: skipWithout("root", "qemu", "guest-agen
     process.kill(pidOf(victim), "SIGKILL");
     await assertEnded(victim.id, "engine_crash");
     assert.match((await endOf(victim.id)).detail, /SIGKILL/);
+  });
+
+  test("what a VMM printed is shown while it runs and kept when it ends", async () => {
+    const victim = take();
+    const { id } = victim;
+    const logs = (...args: readonly string[]) => cli("logs", id, ...args);
+    assert.equal((await logs()).code, 0);
+    // What a guest can make a VMM print is not for our terminal to obey.
+    await appendFile(join(data.path, "work", id, "vmm.log"), "one\ntwo \x1b[31m\n");
+    assert.match((await logs()).stdout, /one\ntwo \ufffd\[31m\n$/);
+    assert.equal((await logs("--lines", "1")).stdout, "two \ufffd[31m\n");
+    process.kill(pidOf(victim), "SIGTERM");
+    await endOf(id);
+    assert.match((await logs()).stdout, /one\ntwo .*\n.*terminating on signal 15/);
+    const last = JSON.parse((await logs("--lines", "1", "--json")).stdout);
+    assert.equal(last.id, id);
+    assert.match(last.log, /^[^\n]*terminating on signal 15[^\n]*\n$/);
+  });
+
+  test("the log of a deleted sandbox is kept; of none that never was", async () => {
+    const { id } = take();
+    await appendFile(join(data.path, "work", id, "vmm.log"), "last words\n");
+    await daemon.client.deleteSandbox({ params: { id } });
+    const kept = await daemon.client.getSandboxLogs({ params: { id }, query: { lines: 1 } });
+    assert.equal(kept, "last words\n");
+    const unknown = await cli("logs", "sb-1-00");
+    assert.match(unknown.stderr, /sandbox 'sb-1-00' not found/);
+    assert.notEqual(unknown.code, 0);
+    assert.equal((await cli("logs", id, "--lines", "0")).code, 2);
   });
 
   test("a VMM that is killed while its sandbox starts: the spawn fails, nothing is left", async () => {

@@ -190,6 +190,11 @@ export class FakeService implements ForkService {
     return this.#known(id);
   }
 
+  async sandboxLog(id: string, lines?: number): Promise<string> {
+    this.#known(id);
+    return `the last ${lines ?? "all"} of ${id}\n`;
+  }
+
   async kill(id: string): Promise<void> {
     const info = this.#known(id);
     this.endAs(info, "killed");

@@ -52,6 +52,12 @@ export const limits = {
   fileTransferIdleMaxMs: 60_000,
   /** Time of what moves no bytes: list, stat, remove, mkdir, rename. */
   fileActionMaxMs: 60_000,
+  /** Bytes of the end of a VMM's log that are shown, and kept of one that has ended. */
+  logBytesMax: 16 * 1024,
+  /** The largest `lines` of a request for a log. */
+  logLinesMax: 16 * 1024,
+  /** Requests for logs in flight through one daemon; more are answered 429. */
+  concurrentLogsMax: 16,
   /** Events that a daemon remembers, for clients that come back. */
   eventsKeptMax: 1024,
   /** Clients that follow one daemon's events at a time; more are answered 429. */

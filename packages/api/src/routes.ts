@@ -17,6 +17,7 @@ import {
   evalResultSchema,
   execRequestSchema,
   execResultSchema,
+  logsQuerySchema,
   pongSchema,
   sandboxInfoSchema,
 } from "./sandbox.ts";
@@ -54,7 +55,7 @@ export const routes = {
     path: "/metrics",
     summary: "Prometheus metrics",
     request: null,
-    success: { status: 200, body: "text" },
+    success: { status: 200, body: "text", textType: "text/plain; version=0.0.4; charset=utf-8" },
     errors: [],
   },
   hostFacts: {
@@ -175,6 +176,15 @@ export const routes = {
     request: null,
     success: { status: 204, body: null },
     errors: ["sandbox_not_found", "deadline_exceeded"],
+  },
+  getSandboxLogs: {
+    method: "GET",
+    path: "/v1/sandboxes/{id}/logs",
+    summary: "The last that a sandbox's VMM printed, also of one that has ended",
+    request: null,
+    query: logsQuerySchema,
+    success: { status: 200, body: "text" },
+    errors: ["sandbox_not_found", "sandbox_ended", "too_many_requests"],
   },
   pingSandbox: {
     method: "POST",

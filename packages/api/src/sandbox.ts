@@ -88,6 +88,11 @@ export type SandboxInfo = z.infer<typeof sandboxInfoSchema>;
 /** Whether sandboxes that have ended, but are remembered, are meant too. */
 export const endedQuerySchema = z.object({ ended: z.stringbool().default(false) });
 
+/** How much of a sandbox's log; all that is kept when absent. */
+export const logsQuerySchema = z.object({
+  lines: z.coerce.number().int().min(1).max(limits.logLinesMax).optional(),
+});
+
 /** `POST /v1/sandboxes`. Unknown fields are ignored, as upstream's clients expect. */
 export const createSandboxSchema = z.object({
   snapshot_tag: snapshotTagSchema,

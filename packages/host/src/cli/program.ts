@@ -21,6 +21,7 @@ import { kernelInstallVerb } from "./commands/kernel-install.ts";
 import { kernelLsVerb } from "./commands/kernel-ls.ts";
 import { killVerb } from "./commands/kill.ts";
 import { leaksVerb } from "./commands/leaks.ts";
+import { logsVerb } from "./commands/logs.ts";
 import { lsVerb } from "./commands/ls.ts";
 import {
   netnsHostTapVerb,
@@ -71,6 +72,7 @@ const verbs: readonly Verb[] = [
   spawnVerb,
   lsVerb,
   inspectVerb,
+  logsVerb,
   killVerb,
   branchVerb,
   cpVerb,

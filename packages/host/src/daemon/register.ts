@@ -24,6 +24,8 @@ import type { Upgrades } from "./upgrades.ts";
 /** How each path parameter is validated, by its name in the route table. */
 const paramParsers = { tag: parseSnapshotTag, id: parseSandboxId, exec_id: parseExecId };
 
+const plainText = "text/plain; charset=utf-8";
+
 type ParamParsers = typeof paramParsers;
 
 /** A route's parameters after validation; a name without a parser does not compile. */
@@ -128,8 +130,7 @@ function registerRoute(app: FastifyInstance, route: Route, handler: LooseHandler
         const signal = clientSignal(reply);
         const answer = await handler({ params, query, body, signal, actor: actorOf(request) });
         reply.status(isWriting(route, answer) ? 202 : route.success.status);
-        const isText = route.success.body === "text";
-        if (isText) reply.type("text/plain; version=0.0.4; charset=utf-8");
+        if (route.success.body === "text") reply.type(route.success.textType ?? plainText);
         else if (route.success.body !== null) reply.type("application/json; charset=utf-8");
         return reply.send(answerBody(answer));
       },

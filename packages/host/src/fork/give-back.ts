@@ -1,6 +1,7 @@
 import type { SandboxInfo } from "@forkd/api";
 import type { ForkDeps } from "./deps.ts";
 import { type Resource, releaseAll } from "./resources.ts";
+import { readVmmLog } from "./vmm-log.ts";
 import { removeWorkDir } from "./work-dir.ts";
 
 /** Who gives back: an owner, or whoever looks for leaks. */
@@ -24,7 +25,7 @@ export async function giveBack(deps: GiveBackDeps, remains: Remains): Promise<vo
   const keep = (error: unknown): void => void failures.push(error);
   await releaseAll(resources).catch(keep);
   deps.onStep("resources_released");
-  if (info !== null) await remember(deps, info);
+  if (info !== null) await remember(deps, info, workDir);
   deps.onStep("end_recorded");
   // What could not be given back is in the record: it stays for the next owner.
   if (failures.length === 0) await removeWorkDir(workDir, deps.owner, deps.onStep);
@@ -32,9 +33,13 @@ export async function giveBack(deps: GiveBackDeps, remains: Remains): Promise<vo
 }
 
 /** A full disk must not keep what would make room. */
-async function remember({ history, log }: GiveBackDeps, info: SandboxInfo): Promise<void> {
+async function remember(
+  { history, log }: GiveBackDeps,
+  info: SandboxInfo,
+  workDir: string,
+): Promise<void> {
   try {
-    await history?.add(info);
+    await history?.add(info, (await readVmmLog(workDir)) ?? "");
   } catch (error) {
     log.error("the end of a sandbox could not be recorded", { id: info.id, cause: error });
   }

@@ -25,6 +25,7 @@ import { History } from "./history.ts";
 import { HostFit } from "./host-fit.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
+import { sandboxLog } from "./logs.ts";
 import { NetKeeper } from "./network.ts";
 import { pack, unpack } from "./packs.ts";
 import { recover, sweepWorkDirs } from "./recover.ts";
@@ -87,8 +88,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const changed = (): void => view?.changed();
   const events = new EventSource(() => store.list(), options.log);
   const snapshotsChanged = both(changed, () => events.snapshotsChanged());
-  const { onSandbox } = events;
-  const sandboxes: Sandboxes = new Sandboxes({ deps, changed, onSandbox });
+  const sandboxes: Sandboxes = new Sandboxes({ deps, changed, onSandbox: events.onSandbox });
   await takeOver(deps, sandboxes, events);
   const bakes = new Bakes(deps);
   const execs = new Execs(sandboxes);
@@ -112,6 +112,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     storage: () => storageFacts(options.paths),
     limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),
+    sandboxLog: (id, lines) => sandboxLog({ deps, sandboxes }, id, lines),
     kill: (id) => sandboxes.kill(id),
     branch: (id, request) => branches.branch(id, request),
     branchesInFlight: () => branches.inFlight,

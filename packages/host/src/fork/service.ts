@@ -169,6 +169,11 @@ export interface ForkService {
   /** A live one, or one that is remembered. */
   getSandbox(id: SandboxId): Promise<SandboxInfo>;
   /**
+   * The end of what its VMM printed, in whole lines, the last `lines` of them; "" when it printed
+   * nothing. Throws sandbox_not_found, sandbox_ended when nothing is kept of one that has ended.
+   */
+  sandboxLog(id: SandboxId, lines?: number): Promise<string>;
+  /**
    * Ends the VM and everything that it held, in whatever state it is; returns when it is gone, and
    * at once for one that has ended and is remembered.
    */

@@ -9,11 +9,17 @@ import { prefixFaults } from "./fault-prefix.ts";
 
 type SandboxRoutes = Pick<
   RouteHandlers,
-  "listSandboxes" | "createSandboxes" | "getSandbox" | "deleteSandbox" | "branchSandbox"
+  | "listSandboxes"
+  | "createSandboxes"
+  | "getSandbox"
+  | "getSandboxLogs"
+  | "deleteSandbox"
+  | "branchSandbox"
 >;
 
 export function sandboxRoutes(service: ForkService, operations: Operations): SandboxRoutes {
   const spawns = requestGate(limits.concurrentSpawnsMax, "spawn requests");
+  const logs = requestGate(limits.concurrentLogsMax, "requests for logs");
   return {
     listSandboxes: async ({ query }) => {
       const live = service.listSandboxes();
@@ -43,6 +49,8 @@ export function sandboxRoutes(service: ForkService, operations: Operations): San
       if (!query.ended) requireNotDeleted(info);
       return info;
     },
+    getSandboxLogs: ({ params, query }) =>
+      logs.run(() => service.sandboxLog(params.id, query.lines)),
     deleteSandbox: async ({ params, actor }) => {
       await operations.as(actor).kill(params.id);
       return undefined;
