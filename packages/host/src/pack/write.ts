@@ -5,7 +5,7 @@ import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { ForkdError } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
-import { isErrno, stagingName, syncPath } from "../lib/atomic.ts";
+import { isErrno, syncPath } from "../lib/atomic.ts";
 import { type Filter, startFilter } from "../lib/exec.ts";
 import { cpuFlags } from "../linux/cpu-flags.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
@@ -21,6 +21,7 @@ import type { PackOrder, PackReport } from "./orders.ts";
 import { type PlannedFile, planFiles } from "./plan.ts";
 import { progressOf } from "./progress.ts";
 import { requiresOf } from "./requires.ts";
+import { packStagingName, removeLeftoverPacks } from "./staging-file.ts";
 
 /** The largest pack onto a slow disk or network; what takes longer hangs. */
 const packTimeoutMs = 24 * 60 * 60_000;
@@ -51,7 +52,9 @@ export async function packSnapshot(host: PackHost, order: PackOrder): Promise<Pa
     const scope = { paths: host.paths, pages, dir };
     const files = await planFiles(scope, chain, order.images === "included");
     const manifest = await manifestOf(host, order, { chain, files });
-    const { sha256, bytes } = await writePack(order, { paths: host.paths, pages, files, manifest });
+    const { paths, owner } = host;
+    const parts = { paths, owner, pages, files, manifest };
+    const { sha256, bytes } = await writePack(order, parts);
     return reportOf(order, { chain, files, manifest, sha256, bytes });
   } finally {
     await removeTree(dir);
@@ -107,8 +110,7 @@ function totalOf(files: readonly PlannedFile[]): number {
   return files.reduce((sum, { file }) => sum + file.stored_bytes, 0);
 }
 
-interface PackParts {
-  readonly paths: DataPaths;
+interface PackParts extends Pick<PackHost, "paths" | "owner"> {
   readonly pages: PageWorkers;
   readonly files: readonly PlannedFile[];
   readonly manifest: ForkdManifest;
@@ -118,7 +120,8 @@ interface PackParts {
 async function writePack(order: PackOrder, parts: PackParts): Promise<Written> {
   const { to } = order;
   if ("stream" in to) return await compress(order, parts, toStream(to.stream));
-  const staging = stagingName(to.file);
+  await removeLeftoverPacks(to.file, parts.owner);
+  const staging = packStagingName(to.file, parts.owner);
   try {
     const written = await compress(order, parts, toFile(staging, parts));
     await publish(staging, to);
