@@ -75,6 +75,8 @@ describe("forkd-mcp", { skip: skipWithout("root", "qemu", "guest-agent") }, () =
       assert.ok(sandboxes.some(({ id }) => id === sandbox));
       assert.equal((await tool("get_sandbox", own()))["id"], sandbox);
       assert.equal((await tool("ping_sandbox", own()))["pong"], true);
+      const { text } = await tool("get_sandbox_logs", own({ lines: 1 }));
+      assert.ok(String(text).split("\n").length <= 2, String(text));
     });
 
     test("runs a command, evaluates code", async () => {

@@ -13,15 +13,14 @@ interface Places {
   readonly body: ReadonlySet<string>;
 }
 
-/** A tool for every row of the table that answers JSON, new rows included. */
+/** A tool for every row of the table that is no stream, new rows included. */
 export function routeTools(client: Client): Tool[] {
   return callNames.filter(isTool).map((name) => routeTool(client, name));
 }
 
-/** System routes are for operators; text is for scrapers. */
+/** System routes are for operators. */
 function isTool(name: CallName): boolean {
-  const { path, success }: Route = routes[name];
-  return path.startsWith("/v1/") && success.body !== "text";
+  return routes[name].path.startsWith("/v1/");
 }
 
 /** Throws when two of the route's names would be one argument: a mistake in the table. */
@@ -92,6 +91,7 @@ function asArgument(field: z.core.$ZodType): z.ZodType {
 function outputOf({ success, path }: Route): z.ZodObject {
   if (success.body instanceof z.ZodObject) return success.body;
   if (success.body instanceof z.ZodType) return z.object({ result: success.body });
+  if (success.body === "text") return z.object({ text: z.string() });
   const params = [...path.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => [name, z.string()]);
   return z.object({ ...Object.fromEntries(params), [doneWord(path)]: z.literal(true) });
 }
@@ -137,6 +137,7 @@ async function send(
 }
 
 function resultOf(route: Route, args: JsonObject, answer: unknown): JsonObject {
+  if (typeof answer === "string") return { text: answer };
   if (Array.isArray(answer)) return { result: answer };
   // The client has checked the answer against the route's schema, which is an object's.
   if (answer !== undefined) return cutOutputs(answer as JsonObject);

@@ -67,6 +67,11 @@ export const routeToolSpecs: Partial<Record<CallName, RouteToolSpec>> = {
     fields: () => ({ memory_limit_mib: memoryLimit }),
   },
   getSandbox: { description: "Get one sandbox: its state, snapshot, limits and proven identity." },
+  getSandboxLogs: {
+    description:
+      "Get the last that the virtual machine monitor of a sandbox printed, also of one that has " +
+      "ended: for why it ended. What programs in it print is with exec_command.",
+  },
   deleteSandbox: {
     name: "kill_sandbox",
     description: "End a sandbox and free all that it held. What it had not saved is lost.",
