@@ -23,8 +23,19 @@ export interface EventOptions {
  */
 export async function* events(
   client: Client,
-  { types, sandboxId, snapshotTag, after, signal }: EventOptions = {},
+  options: EventOptions = {},
 ): AsyncGenerator<ForkdEvent, void> {
+  for await (const event of eventBeats(client, options)) if (event !== null) yield event;
+}
+
+/**
+ * As {@link events}, with null for a sign of life: the first comes when the stream begins, the
+ * others while nothing happens.
+ */
+export async function* eventBeats(
+  client: Client,
+  { types, sandboxId, snapshotTag, after, signal }: EventOptions,
+): AsyncGenerator<ForkdEvent | null, void> {
   const query = {
     types: types?.join(","),
     sandbox_id: sandboxId,
@@ -41,15 +52,16 @@ export async function* events(
       const blocks = text.split("\n\n");
       text = blocks.pop() ?? "";
       if (text.length > eventCharsMax) throw new ForkdError("internal", "an event without an end");
-      for (const block of blocks) yield* eventOf(block);
+      for (const block of blocks) yield eventOf(block);
     }
   } catch (thrown) {
     throw ending(thrown);
   }
 }
 
-/** Comments and the retry time are no events. */
-function* eventOf(block: string): Generator<ForkdEvent, void> {
+/** Null for comments and the retry time, which are no events. */
+function eventOf(block: string): ForkdEvent | null {
   const data = block.split("\n").find((line) => line.startsWith("data: "));
-  if (data !== undefined) yield forkdEventSchema.parse(JSON.parse(data.slice("data: ".length)));
+  if (data === undefined) return null;
+  return forkdEventSchema.parse(JSON.parse(data.slice("data: ".length)));
 }

@@ -151,6 +151,7 @@ test("a branch is a snapshot's fields and what can be done with it", async () =>
     children(),
     () => json(202, writing),
     () => json(200, [base, writing]),
+    () => json(404, { detail: "Not Found" }),
     () => json(200, [base, ready]),
     empty,
   );
@@ -164,9 +165,73 @@ test("a branch is a snapshot's fields and what can be done with it", async () =>
   }
   assert.deepEqual(requests(fake).slice(1), [
     "POST /v1/sandboxes/sb-0/branch",
-    ...["GET /v1/snapshots", "GET /v1/snapshots", "DELETE /v1/snapshots/b"],
+    // A daemon of before events is asked again and again.
+    ...["GET /v1/snapshots", `GET /v1/events?${eventQuery("b")}`, "GET /v1/snapshots"],
+    "DELETE /v1/snapshots/b",
   ]);
   assert.deepEqual(bodies(fake)[1], { tag: "b", mode: "live", wait: false });
+});
+
+const eventQuery = (tag: string): string =>
+  `types=snapshot.ready%2Csnapshot.failed%2Csnapshot.removed%2Cevents.missed&snapshot_tag=${tag}`;
+
+/** Server-sent events, each when it is given. */
+function stream() {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const writer = writable.getWriter();
+  const send = (text: string): Promise<void> => writer.write(Buffer.from(`${text}\n\n`));
+  const answer = () => new Response(readable, { headers: { "content-type": "text/event-stream" } });
+  return { answer, send, close: () => writer.close() };
+}
+
+test("a snapshot is waited for by events, and looked at when something is said", async () => {
+  const state = (status: string) => () => json(200, [{ ...base, status }]);
+  const events = stream();
+  const beat = (text: string, status: string) => async () => {
+    if (text !== "") void events.send(text);
+    return state(status)();
+  };
+  const ready = JSON.stringify({ id: "1", type: "snapshot.ready", at_unix_ms: 1 });
+  const fake = fakeFetch(
+    state("writing"),
+    state("writing"),
+    () => {
+      void events.send("retry: 1000");
+      return events.answer();
+    },
+    beat(": alive", "writing"),
+    beat(`id: 1\nevent: snapshot.ready\ndata: ${ready}`, "writing"),
+    state("ready"),
+  );
+  const done = await (await Snapshot.get("base", at(fake))).ready();
+  assert.equal(done.status, "ready");
+  const look = "GET /v1/snapshots";
+  assert.deepEqual(requests(fake), [
+    look,
+    look,
+    `GET /v1/events?${eventQuery("base")}`,
+    ...[look, look, look],
+  ]);
+  // The place among the daemon's clients is given back.
+  assert.equal(fake.sent[2]?.init.signal?.aborted, true);
+});
+
+test("where the events end, a snapshot is looked at again and again", async () => {
+  const state = (status: string) => () => json(200, [{ ...base, status }]);
+  const events = stream();
+  const fake = fakeFetch(
+    state("writing"),
+    state("writing"),
+    () => {
+      void events.send("retry: 1000").then(events.close);
+      return events.answer();
+    },
+    state("writing"),
+    state("writing"),
+    state("ready"),
+  );
+  assert.equal((await (await Snapshot.get("base", at(fake))).ready()).status, "ready");
+  assert.equal(fake.sent.length, 6);
 });
 
 test("waiting for a snapshot ends: written, failed, gone, late, aborted", async () => {
