@@ -87,6 +87,21 @@ test("an end is told: of a deleted sandbox when asked, of another one always", a
   assert.deepEqual([bad.statusCode, problemOf(bad).code], [400, "bad_request"]);
 });
 
+test("a log is plain text, of as many lines as are asked for", async () => {
+  const server = new TestServer();
+  const id = await spawnOne(server);
+  const get = (query: string) => server.inject({ url: `/v1/sandboxes/${id}/logs${query}` });
+  const all = await server.call("getSandboxLogs", { params: { id } });
+  assert.equal(all.headers["content-type"], "text/plain; charset=utf-8");
+  assert.equal(all.body, `the last all of ${id}\n`);
+  assert.equal((await get("?lines=2")).body, `the last 2 of ${id}\n`);
+  for (const bad of ["0", "-1", "1.5", "x", "", String(limits.logLinesMax + 1)]) {
+    assert.equal(problemOf(await get(`?lines=${bad}`)).code, "bad_request", bad);
+  }
+  const none = await server.call("getSandboxLogs", { params: { id: "sb-none" } });
+  assert.equal(problemOf(none).code, "sandbox_not_found");
+});
+
 test("exec, eval and ping reach the guest", async () => {
   const server = new TestServer();
   const params = { id: await spawnOne(server) };
