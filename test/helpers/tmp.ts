@@ -11,6 +11,7 @@ export async function makeTmpDir(name: string): Promise<TmpDir> {
   const path = await mkdtemp(join(tmpdir(), `forkd-test-${name}-`));
   return {
     path,
-    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }),
+    // A program that is being ended may write there until it is gone.
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 5 }),
   };
 }

@@ -18,6 +18,8 @@ const places = {
   "/etc/sysctl.d": {},
 };
 
+const mounts = ["/sys/kernel/mm/ksm", "/etc"];
+
 /** Runs the script where these directories are copies: nothing of this host is changed. */
 class CopiedHost {
   readonly #tmp: TmpDir;
@@ -28,6 +30,9 @@ class CopiedHost {
 
   static async make(tmp: TmpDir): Promise<CopiedHost> {
     const host = new CopiedHost(tmp);
+    // The whole of it: a minimal system lacks some of what is to be mounted over.
+    await mkdir(host.path("/etc"), { recursive: true });
+    await run(["cp", "-a", "/etc/.", host.path("/etc")]);
     for (const [place, files] of Object.entries(places)) {
       await mkdir(host.path(place), { recursive: true });
       for (const [name, text] of Object.entries(files)) {
@@ -42,7 +47,7 @@ class CopiedHost {
   }
 
   async setup(...args: string[]): Promise<string> {
-    const binds = Object.keys(places).map((place) => `mount --bind '${this.path(place)}' ${place}`);
+    const binds = mounts.map((place) => `mount --bind '${this.path(place)}' ${place}`);
     const words = [script, "--no-packages", ...args].map((word) => `'${word}'`).join(" ");
     const { stdout, stderr } = await run(
       ["unshare", "--mount", "sh", "-euc", [...binds, words].join("\n")],

@@ -47,15 +47,20 @@ test("a restarted daemon takes over the same data directory; two at once may not
   await first.daemon.ended;
   const third = await startDaemon(context, tmp.path);
   assert.deepEqual(await new Client({ url: third.url }).health(), { ok: true });
+  process.kill(third.pid, "SIGTERM");
+  await third.daemon.ended;
 });
 
 test("the token file guards the daemon", async (context) => {
   await using tmp = await makeTmpDir("daemon");
   const path = join(tmp.path, "token");
   await writeFile(path, `${token}\n`);
-  const { url } = await startDaemon(context, join(tmp.path, "data"), "--token-file", path);
+  const data = join(tmp.path, "data");
+  const { daemon, url, pid } = await startDaemon(context, data, "--token-file", path);
   await assert.rejects(new Client({ url, token: "" }).version(), { code: "unauthorized" });
   assert.equal((await new Client({ url, token }).version()).api, "v1");
+  process.kill(pid, "SIGTERM");
+  await daemon.ended;
 });
 
 test("a taken port names who has it", async (context) => {
