@@ -54,7 +54,7 @@ export class VmmBroker {
     try {
       return await this.#start(id, ward, request);
     } catch (error) {
-      this.#forget(id);
+      this.#wards.delete(id);
       throw error;
     }
   };
@@ -131,7 +131,11 @@ export class VmmBroker {
 
   #hear(answer: BrokerAnswer): void {
     const ward = this.#wards.get(answer.id);
-    if (ward === undefined) return;
+    if (ward === undefined) {
+      // Its start was given up before this answer: nobody would end it.
+      if (answer.kind === "started") this.#program?.stdin.write(encodeRequest(["kill", answer.id]));
+      return;
+    }
     if (answer.kind === "started") ward.answered.resolve(answer.pid);
     else if (answer.kind === "ended") this.#ended(answer.id, answer.exit);
     else if (ward.identity !== null) this.#ended(answer.id, unknownExit);
@@ -140,10 +144,6 @@ export class VmmBroker {
 
   #ended(id: string, exit: ProcessExit): void {
     this.#wards.get(id)?.exited.resolve(exit);
-    this.#wards.delete(id);
-  }
-
-  #forget(id: string): void {
     this.#wards.delete(id);
   }
 
