@@ -153,7 +153,7 @@ describe("bakes that fail", { skip }, () => {
       const never = ["--warm-cmd", "sleep 1000", "--ready", "tcp:9"];
       const bake = startForkd(bakeWords(...never), { dataDir: data.path });
       await bake.said(/warming/);
-      const end = await endsAfter(bake, signal, 5_000);
+      const end = await endsAfter(bake, signal, 20_000);
       assert.equal(end.code, code, end.stderr);
       await assertNoTrace(data);
     });

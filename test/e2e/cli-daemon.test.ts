@@ -6,6 +6,7 @@ import { skipWithout } from "../helpers/capability.ts";
 import { type CliEnd, endsAfter, forkd, startForkd } from "../helpers/cli.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
+import { eventually } from "../helpers/eventually.ts";
 import { vmmProcesses } from "../helpers/vmm-processes.ts";
 
 describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent") }, () => {
@@ -35,6 +36,7 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
   const options = () => ({ dataDir: data.path, daemon });
   const cli = (...args: readonly string[]): Promise<CliEnd> => forkd(args, options());
   const sh = (script: string): string[] => [first(), "--", "/bin/sh", "-c", script];
+  const patience = { timeoutMs: 20_000 };
 
   test("ls lists them for people and for programs", async () => {
     const table = await cli("ls");
@@ -87,10 +89,12 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
   });
 
   test("exec: SIGINT ends the wait, not the sandbox", async () => {
-    const run = startForkd(["exec", ...sh("sleep 60")], options());
-    // Nothing tells that the command runs; a signal before it would be no failure either.
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
-    const end = await endsAfter(run, "SIGINT", 5_000);
+    const run = startForkd(["exec", ...sh("touch /run/begun; sleep 60")], options());
+    await eventually(
+      async () => assert.equal((await cli("exec", ...sh("test -e /run/begun"))).code, 0),
+      patience,
+    );
+    const end = await endsAfter(run, "SIGINT", patience.timeoutMs);
     assert.equal(end.code, 130);
     assert.equal((await cli("ping", first())).code, 0);
   });

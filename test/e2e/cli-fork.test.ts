@@ -12,7 +12,7 @@ import { eventually } from "../helpers/eventually.ts";
 import { vmmProcesses } from "../helpers/vmm-processes.ts";
 
 /** Upstream's Python client sends SIGKILL this long after SIGTERM. */
-const clientPatienceMs = 5_000;
+const clientPatienceMs = 20_000;
 
 const forkLines =
   /^==> all sockets up in (\d+) ms\n==> (\d+) restores fired in parallel in (\d+) ms\n==> total wall-clock: (\d+) ms\n==> (\d+) \/ (\d+) children alive\n$/;

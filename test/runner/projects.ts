@@ -53,7 +53,7 @@ export const projects: readonly Project[] = [
   },
   node("integration", { concurrency: 1, fileTimeoutMs: 6 * minute, deadlineMs: 14 * minute }),
   node("conformance", { concurrency: 1, fileTimeoutMs: 8 * minute, deadlineMs: 14 * minute }),
-  node("e2e", { concurrency: 1, fileTimeoutMs: 12 * minute, deadlineMs: 18 * minute }),
+  node("e2e", { concurrency: 1, fileTimeoutMs: 12 * minute, deadlineMs: 22 * minute }),
 ];
 
 /** All projects together, so that a run fits in the time that CI gives it. */
