@@ -13,7 +13,8 @@ import { type CallControl, callTimeoutMs, Deadline } from "./deadline.ts";
 import { withRetries } from "./retry.ts";
 import type { ClientOptions, ClientSettings } from "./settings.ts";
 import { resolveSettings } from "./settings.ts";
-import { openExecSocket, type Socket, type SocketOptions } from "./socket.ts";
+import { openExecSocket, type SocketOptions } from "./socket.ts";
+import type { Socket } from "./socket-maker.ts";
 
 export type { CallControl } from "./deadline.ts";
 export type { ClientOptions } from "./settings.ts";

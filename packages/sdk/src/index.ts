@@ -48,6 +48,6 @@ export type { DeleteOptions } from "./handles.ts";
 export { Sandbox, Sandboxes, Snapshot } from "./handles.ts";
 export type { Output } from "./output.ts";
 export type { GuestProcess } from "./process.ts";
-export type { Socket, SocketMaker } from "./socket.ts";
+export type { Socket, SocketMaker } from "./socket-maker.ts";
 export type { ForkOptions, SpawnOptions } from "./spawn.ts";
 export type { AttachOptions, ProcessOptions } from "./start-process.ts";

@@ -14,7 +14,7 @@ import {
 import { type CallControl, Deadline } from "./deadline.ts";
 import { deferred } from "./deferred.ts";
 import { Output } from "./output.ts";
-import type { Socket } from "./socket.ts";
+import type { Socket } from "./socket-maker.ts";
 
 const startTimeoutMs = 90_000;
 /** Credit for output goes to the daemon in pieces of this. */

@@ -1,6 +1,6 @@
 import { ForkdError } from "@forkd/api";
 import { retriesMaxDefault } from "./retry.ts";
-import type { SocketMaker } from "./socket.ts";
+import type { SocketMaker } from "./socket-maker.ts";
 
 export interface ClientOptions {
   /** Where the daemon answers. Default: FORKD_URL, else http://127.0.0.1:8889. */

@@ -11,11 +11,7 @@ import { problemError, readText, unreachable } from "./answer.ts";
 import { type CallControl, Deadline } from "./deadline.ts";
 import { deferred } from "./deferred.ts";
 import type { ClientSettings } from "./settings.ts";
-
-/** The part of the platform's WebSocket that is used. */
-export type Socket = Pick<WebSocket, "addEventListener" | "binaryType" | "close" | "send">;
-/** Makes a WebSocket, as `(url, protocols) => new WebSocket(url, protocols)` does. */
-export type SocketMaker = (url: string, protocols: string[]) => Socket;
+import type { Socket, SocketMaker } from "./socket-maker.ts";
 
 const openTimeoutMs = 30_000;
 

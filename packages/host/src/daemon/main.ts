@@ -7,7 +7,7 @@ import { jsonLogger } from "./json-log.ts";
 import { renderDaemonHelp } from "./options.ts";
 import { serve } from "./serve.ts";
 import { watchSignals } from "./signals.ts";
-import { openTracing } from "./tracing/tracing.ts";
+import { openTracing } from "./tracing/open-tracing.ts";
 import { daemonVersion } from "./version.ts";
 
 /** The shell around the daemon: read the command line, serve, turn the end into an exit code. */

@@ -2,10 +2,9 @@ import { ForkdError, parseSandboxId, toForkdError } from "@forkd/api";
 import type { Vm } from "../engine/engine.ts";
 import { isAlive, type ProcessIdentity } from "../linux/proc.ts";
 import { AgentLink } from "./agent-link.ts";
-import { type Child, StartFailure } from "./child.ts";
+import { type Child, StartFailure, type StartScope } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
 import type { Journal } from "./journal.ts";
-import type { StartScope } from "./sandbox.ts";
 import { claimWorkDir } from "./work-dir.ts";
 
 /** Each takes the engine's own deadlines; all together less than a start may last. */

@@ -20,9 +20,16 @@ import { outOfMemoryCause } from "./end-cause.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import type { Journal } from "./journal.ts";
 import type { ChildNetwork } from "./network.ts";
-import type { StartScope } from "./sandbox.ts";
 import { childLayers } from "./scratch.ts";
 import type { ChildTimings } from "./service.ts";
+
+/** What a start works with. */
+export interface StartScope {
+  /** Aborts when the sandbox is to end before it has started. */
+  readonly signal: AbortSignal;
+  /** Hand the VM over as soon as there is one: from then on the end of the sandbox ends it. */
+  readonly holdVm: (vm: Vm) => void;
+}
 
 /** A VM whose agent has proven an identity of its own. */
 export interface Child {

@@ -1,6 +1,7 @@
 import type { SandboxInfo } from "@forkd/api";
 import type { ForkDeps } from "./deps.ts";
-import { type Resource, releaseAll } from "./resources.ts";
+import { releaseAll } from "./release.ts";
+import type { Resource } from "./resources.ts";
 import { readVmmLog } from "./vmm-log.ts";
 import { removeWorkDir } from "./work-dir.ts";
 

@@ -8,7 +8,7 @@ import {
 } from "@forkd/api";
 import type { Vm, VmEnd } from "../engine/engine.ts";
 import { withDeadline } from "../lib/deadline.ts";
-import { type Child, StartFailure } from "./child.ts";
+import { type Child, StartFailure, type StartScope } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
 import { endCauseOf } from "./end-cause.ts";
 import { giveBack } from "./give-back.ts";
@@ -26,14 +26,6 @@ import { endProcessesIn } from "./work-dir.ts";
 const causeTimeoutMs = 1_000;
 /** What a start that was told to stop may take to notice. */
 const startStopMs = 20_000;
-
-/** What a start works with. */
-export interface StartScope {
-  /** Aborts when the sandbox is to end before it has started. */
-  readonly signal: AbortSignal;
-  /** Hand the VM over as soon as there is one: from then on the end of the sandbox ends it. */
-  readonly holdVm: (vm: Vm) => void;
-}
 
 /** What a branch works with. */
 export interface BranchScope {

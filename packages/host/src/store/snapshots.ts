@@ -6,15 +6,16 @@ import {
 } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
-import { type Chain, ChainReader, type Link, type ScratchImage, scratchOf } from "./chain.ts";
+import { type Chain, ChainReader, type Link, scratchOf } from "./chain.ts";
 import { describeDetail, describeFailed, describeSnapshot } from "./describe.ts";
 import { requireFile, statOrUndefined } from "./files.ts";
 import { layout } from "./layout.ts";
 import type { Manifest, SnapshotFacts } from "./manifest.ts";
-import { type MemoryImage, OverlayCache, type OverlayLimits } from "./overlays.ts";
+import { OverlayCache, type OverlayLimits } from "./overlays.ts";
 import { PageWorkers } from "./pages.ts";
 import { describeReserved, Reservations } from "./reservations.ts";
 import { Shelf } from "./shelf.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { copyState } from "./staging.ts";
 import { sweepStagingDirs } from "./staging-dirs.ts";
 import { VerifiedLayers } from "./verified.ts";
@@ -23,22 +24,8 @@ import { type Reservation, Writing } from "./writing.ts";
 export { measure } from "./files.ts";
 export type { SnapshotFacts } from "./manifest.ts";
 export type { MemoryImage } from "./overlays.ts";
+export type { Snapshot } from "./snapshot.ts";
 export type { Reservation, SnapshotStaging, StagedCopy } from "./writing.ts";
-
-/** A snapshot that can be forked: its whole chain is there and is what was written. */
-export interface Snapshot {
-  readonly tag: SnapshotTag;
-  readonly dir: string;
-  readonly manifest: Manifest;
-  /** What links to this snapshot name it by. */
-  readonly manifestSha256: string;
-  readonly vmstateFile: string;
-  readonly rootImage: string;
-  readonly memory: MemoryImage;
-  /** What the disks of its children begin with; null when they have none. */
-  readonly scratch: ScratchImage | null;
-  readonly chain: Chain;
-}
 
 /** What happens to the snapshots that were made from one that is removed. */
 export type RemoveMode = "refuse" | "cascade" | "orphan";

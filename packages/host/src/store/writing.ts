@@ -9,7 +9,7 @@ import { type Manifest, type SnapshotFacts, writeManifest } from "./manifest.ts"
 import type { PageWorkers } from "./pages.ts";
 import { describeReserved, type Reserved, type WritingFacts } from "./reservations.ts";
 import type { Shelf, ShelfOptions } from "./shelf.ts";
-import type { Snapshot } from "./snapshots.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { type StagedFiles, type StagingKind, sealStaged, stagedFiles } from "./staging.ts";
 import { makeStagingDir, removeTree } from "./staging-dirs.ts";
 import { verifyCopy } from "./verified.ts";
