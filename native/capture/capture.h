@@ -61,11 +61,21 @@ void report_error(const char *code, const char *message, const char *fields);
 #define CODE_MONITOR "monitor_failed"
 #define CODE_SYSTEM "system_failed"
 
-/* Resumes the VM when it is stopped, gives up all that was taken, says why, and exits with 1. */
+/* What a capture that ends early leaves: whether the VM runs, and how many pivots were done. */
+struct aftermath {
+  bool running;
+  unsigned pivoted;
+};
+/* What a failure does first: resume the VM when it is stopped, give up all that was taken. */
+void fail_leaves_by(struct aftermath (*leave)(void));
+/* Leaves, says why, and exits with 1. */
 noreturn void fail(const char *code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* The same with errno's words behind; no space has a code of its own. */
 noreturn void fail_errno(const char *what, const char *path);
+
+/* ---- own-files.c ---- */
+
 /* A file to be removed when the capture fails; from now on it is ours. */
 void own_file(const char *path);
 void remove_own_files(void);
@@ -247,6 +257,8 @@ void copier_copy(struct copier *copier, const struct run_list *list);
 void copier_flush(struct copier *copier);
 /* How long a copy of that many bytes would take; 0 when nobody knows yet. */
 uint64_t copier_estimate_us(const struct copier *copier, uint64_t bytes);
+
+/* ---- clock.c ---- */
 
 /* Microseconds of a clock that only goes forward. */
 uint64_t now_us(void);

@@ -2,34 +2,21 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "capture.h"
 
-enum { own_files_max = 4 };
+static struct aftermath (*leave_all)(void);
 
-static const char *own_files[own_files_max];
-static size_t own_file_count;
-
-void own_file(const char *path) {
-  if (own_file_count == own_files_max) fail(CODE_SYSTEM, "too many files");
-  own_files[own_file_count++] = path;
-}
-
-void remove_own_files(void) {
-  for (size_t i = 0; i < own_file_count; i++) unlink(own_files[i]);
-}
+void fail_leaves_by(struct aftermath (*leave)(void)) { leave_all = leave; }
 
 static noreturn void end(const char *code, const char *message) {
-  guard_resume();
-  bool runs = !guard_has_stopped() || qmp_await_resume();
-  tracker_stop();
-  remove_own_files();
+  struct aftermath after = {.running = true};
+  if (leave_all != NULL) after = leave_all();
   char fields[64];
-  const char *running = runs ? "true" : "false";
-  snprintf(fields, sizeof fields, "\"running\":%s,\"pivoted\":%u", running, qmp_pivoted());
+  const char *running = after.running ? "true" : "false";
+  snprintf(fields, sizeof fields, "\"running\":%s,\"pivoted\":%u", running, after.pivoted);
   report_error(code, message, fields);
   _exit(1);
 }

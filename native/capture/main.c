@@ -27,7 +27,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "capture.h"
@@ -61,10 +60,13 @@ static struct {
   int state_fd;
 } capture;
 
-uint64_t now_us(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+/* What is done before the program ends early, from wherever that is. */
+static struct aftermath leave(void) {
+  guard_resume();
+  bool running = !guard_has_stopped() || qmp_await_resume();
+  tracker_stop();
+  remove_own_files();
+  return (struct aftermath){.running = running, .pivoted = qmp_pivoted()};
 }
 
 /*
@@ -235,6 +237,7 @@ static void finish(void) {
 }
 
 int main(int argc, char **argv) {
+  fail_leaves_by(leave);
   capture.options = parse_options(argc, argv);
   guard_start(capture.options.max_pause_ms);
   uint64_t left = prepare();
