@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parsePullTarget, parseRemote } from "@forkd/host/remote/address.ts";
 import { plainReason } from "@forkd/host/remote/http-failure.ts";
-import { parseS3Address } from "@forkd/host/remote/s3.ts";
+import { parseS3Address } from "@forkd/host/remote/s3-address.ts";
 
 test("remotes are http addresses and objects of S3", () => {
   assert.equal(parseRemote("https://host/a?b=c").kind, "http");

@@ -1,9 +1,9 @@
 import { ForkdError } from "@forkd/api";
-import { httpObject } from "./http.ts";
 import type { HubRef } from "./hub-index.ts";
 import { parseHubRef } from "./hub-index.ts";
 import type { RemoteObject } from "./remote.ts";
-import { parseS3Address, type S3Address, type S3Options, s3Object } from "./s3.ts";
+import type { S3Options } from "./s3.ts";
+import { parseS3Address, type S3Address } from "./s3-address.ts";
 
 /** Where a pack is kept. Another kind of remote joins here and in {@link openRemote}. */
 export type RemoteAddress =
@@ -48,9 +48,15 @@ function shown(text: string): string {
   return JSON.stringify(text.replace(/\?.*$/s, "?...").slice(0, 200));
 }
 
-/** The object at an address that the user named. */
+/**
+ * The object at an address that the user named. What speaks to it is loaded here: command lines
+ * that only name addresses start without an HTTP client.
+ */
 export async function openRemote(remote: RemoteAddress, options: S3Options): Promise<RemoteObject> {
-  return remote.kind === "s3"
-    ? await s3Object(remote.address, options)
-    : httpObject(remote.url, options);
+  if (remote.kind === "s3") {
+    const { s3Object } = await import("./s3.ts");
+    return await s3Object(remote.address, options);
+  }
+  const { httpObject } = await import("./http.ts");
+  return httpObject(remote.url, options);
 }

@@ -3,6 +3,7 @@ import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead } from "./remote.ts";
 import { nothingMore } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
+import type { S3Address } from "./s3-address.ts";
 import { s3Failure, s3Status } from "./s3-failure.ts";
 import { hashName, writeToS3 } from "./s3-write.ts";
 
@@ -14,24 +15,12 @@ const idleMaxMs = 60_000;
 /** For stores that are named by an endpoint and have no regions; it only goes into signatures. */
 const regionDefault = "us-east-1";
 
-export interface S3Address {
-  readonly bucket: string;
-  readonly key: string;
-}
-
 type Env = Readonly<Record<string, string | undefined>>;
 
 export interface S3Options {
   readonly retry: RetryOptions;
   /** Says which endpoint is meant; credentials the client looks up by itself. */
   readonly env: Env;
-}
-
-/** `s3://BUCKET/KEY`; undefined for anything else. */
-export function parseS3Address(text: string): S3Address | undefined {
-  const match = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\/([\x21-\x7e]{1,1024})$/.exec(text);
-  const [, bucket = "", key = ""] = match ?? [];
-  return match === null || key.endsWith("/") ? undefined : { bucket, key };
 }
 
 /**
