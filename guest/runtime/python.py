@@ -210,6 +210,9 @@ def _rehearse():
 
 def _main():
     signal.signal(signal.SIGINT, _on_interrupt)
+    # Who follows an evaluation sees its lines as they are printed, as at a terminal.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
     module = types.ModuleType("__main__")
     names = sys.argv[1:]
     sys.argv = [""]

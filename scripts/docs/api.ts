@@ -94,8 +94,10 @@ function successText({ success }: Route): string {
   if (success.status === 101) return "101, a WebSocket: [exec.md](exec.md) has its messages";
   if (success.body === null) return `${success.status}, empty`;
   if (success.body === "text") return `${success.status}, text`;
-  if (success.body === "events")
-    return `${success.status}, server-sent events until the client closes`;
+  if (success.body === "events") {
+    const of = success.event === undefined ? "" : ` of ${schemaLink(success.event)}`;
+    return `${success.status}, server-sent events${of}`;
+  }
   if (success.body === "bytes") {
     return `${success.status}${success.mayBePartial === true ? " or 206" : ""}, bytes`;
   }

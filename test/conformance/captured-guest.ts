@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { evaluate, identify } from "@forkd/host/agent/guest.ts";
+import { evaluate } from "@forkd/host/agent/evals.ts";
+import { identify } from "@forkd/host/agent/guest.ts";
 import { AgentSession } from "@forkd/host/agent/session.ts";
 import type {
   CaptureResult,

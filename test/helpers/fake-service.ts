@@ -256,6 +256,14 @@ export class FakeService implements ForkService {
     };
   }
 
+  /** What streamed code does; tests put their own here. */
+  readonly evalStreamed: ForkService["evalStreamed"] = async (id, request, { feed, signal }) => {
+    this.#known(id);
+    feed.push("stdout", Buffer.from("printed\n"));
+    const { stdout, stderr, ...end } = await this.eval(id, request, signal);
+    return { ...end, truncated: feed.truncated };
+  };
+
   /** What an exec stream talks to; tests put their own here. */
   execs: Pick<ForkService, "openExec" | "listExecs" | "deleteExec"> = {
     openExec: () => Promise.reject(new ForkdError("exec_failed", "this service runs nothing")),

@@ -1,6 +1,7 @@
 export * from "./branch.ts";
 export * from "./egress.ts";
 export * from "./errors.ts";
+export * from "./eval-stream.ts";
 export * from "./event.ts";
 export * from "./exec-stream.ts";
 export * from "./file.ts";

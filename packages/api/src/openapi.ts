@@ -2,6 +2,7 @@ import { z } from "zod";
 import { branchRequestSchema } from "./branch.ts";
 import type { ErrorCode } from "./errors.ts";
 import { errorTable } from "./errors.ts";
+import { evalEventSchema } from "./eval-stream.ts";
 import { forkdEventSchema } from "./event.ts";
 import { execClientMessageSchema, execInfoSchema, execServerMessageSchema } from "./exec-stream.ts";
 import { fileInfoSchema, fileListSchema, makeDirectorySchema, renameFileSchema } from "./file.ts";
@@ -52,6 +53,7 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [execServerMessageSchema, "ExecServerMessage"],
   [evalRequestSchema, "EvalRequest"],
   [evalResultSchema, "EvalResult"],
+  [evalEventSchema, "EvalEvent"],
   [pongSchema, "Pong"],
   [forkdEventSchema, "Event"],
   [fileInfoSchema, "FileInfo"],
@@ -107,6 +109,11 @@ function content(schema: z.ZodType, io: "input" | "output"): JsonObject {
 /** A binary body has no schema (OpenAPI 3.1). */
 const bytes: JsonObject = { "application/octet-stream": {} };
 
+/** OpenAPI 3.1 has no words for the parts of a stream; this is an extension of ours. */
+function eventTalk({ event }: Route["success"]): JsonObject {
+  return event === undefined ? {} : { "x-event": schemaReference(event, "output") };
+}
+
 function successAnswer({ success }: Route): JsonObject {
   if (success.status === 101) return { description: "A WebSocket from here on" };
   if (success.body === null) return { description: "Done; the answer is empty" };
@@ -115,7 +122,7 @@ function successAnswer({ success }: Route): JsonObject {
   }
   if (success.body === "bytes") return { description: "The bytes", content: bytes };
   if (success.body === "events") {
-    return { description: "Events, until the client closes", content: { "text/event-stream": {} } };
+    return { description: "Events", content: { "text/event-stream": eventTalk(success) } };
   }
   return { description: "Done", content: content(success.body, "output") };
 }

@@ -6,6 +6,8 @@ interface Success {
   readonly status: 101 | 200 | 201 | 202 | 204;
   /** `bytes` and `events` are streams: application/octet-stream, text/event-stream. */
   readonly body: z.ZodType | null | "text" | "bytes" | "events";
+  /** Of `events`: what the `data` of each says, as JSON. */
+  readonly event?: z.ZodType;
   /** Of a `text`: its Content-Type, for clients that expect one; plain UTF-8 when absent. */
   readonly textType?: string;
   /** Answered with 206 instead when the request has a Range that can be met. */

@@ -1,5 +1,6 @@
 import { branchRequestSchema } from "./branch.ts";
-import { eventQuerySchema } from "./event.ts";
+import { evalEventSchema } from "./eval-stream.ts";
+import { eventQuerySchema, forkdEventSchema } from "./event.ts";
 import {
   execClientMessageSchema,
   execInfoSchema,
@@ -238,7 +239,7 @@ export const routes = {
     summary: "What happens to sandboxes and snapshots, as server-sent events",
     request: null,
     query: eventQuerySchema,
-    success: { status: 200, body: "events" },
+    success: { status: 200, body: "events", event: forkdEventSchema },
     errors: ["too_many_requests"],
   },
   branchSandbox: {
@@ -255,6 +256,14 @@ export const routes = {
     summary: "Evaluate code in the guest's warm interpreter",
     request: evalRequestSchema,
     success: { status: 200, body: evalResultSchema },
+    errors: [...guestErrors, "bad_request"],
+  },
+  streamEval: {
+    method: "POST",
+    path: "/v1/sandboxes/{id}/eval/stream",
+    summary: "Evaluate code; what it prints, as it comes, then its result as server-sent events",
+    request: evalRequestSchema,
+    success: { status: 200, body: "events", event: evalEventSchema },
     errors: [...guestErrors, "bad_request"],
   },
 } as const satisfies Record<string, Route>;

@@ -10,7 +10,7 @@ type Call = Parameters<ReturnType<typeof eventStreams>["streamEvents"]>[0];
 function callOf(signal: AbortSignal, after?: string): Call {
   const query = after === undefined ? {} : { after };
   const bytes = (async function* () {})();
-  return { params: {}, query, headers: {}, bytes, signal };
+  return { params: {}, query, body: undefined, headers: {}, bytes, signal };
 }
 
 /** The answer's texts, one at a time. */

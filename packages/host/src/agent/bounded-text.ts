@@ -51,6 +51,11 @@ export class BoundedText implements Disposable {
     this.#bytes += Math.min(chunk.length, room);
   }
 
+  /** The bytes themselves, valid until the next append. */
+  toBuffer(): Buffer {
+    return this.#block.subarray(0, this.#bytes);
+  }
+
   /** UTF-8; bytes that are none become U+FFFD. */
   toString(): string {
     return this.#block.toString("utf8", 0, this.#bytes);

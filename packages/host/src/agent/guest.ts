@@ -1,21 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:os";
-import {
-  type Attestation,
-  type EvalRequest,
-  type EvalResult,
-  type ExecRequest,
-  type ExecResult,
-  limits,
-} from "@forkd/api";
+import { type Attestation, type ExecRequest, type ExecResult, limits } from "@forkd/api";
 import type { z } from "zod";
-import { withDeadline } from "../lib/deadline.ts";
-import { BoundedText, type ByteBudget } from "./bounded-text.ts";
+import { BoundedText } from "./bounded-text.ts";
 import {
-  type AgentEvent,
   clockReplySchema,
   emptyReplySchema,
-  evalReplySchema,
   execReplySchema,
   identityReplySchema,
   parseMessage,
@@ -23,10 +13,8 @@ import {
   warmReplySchema,
 } from "./messages.ts";
 import type { AgentSession } from "./session.ts";
-import type { AgentStream } from "./stream.ts";
+import { graceMs, settle } from "./settle.ts";
 
-/** Beyond a command's own deadline: time for the guest to kill it and to say so. */
-const graceMs = 5_000;
 const entropyBytes = 64;
 /** A clock that may be wrong by more is set again. */
 const clockErrorMsMax = 20;
@@ -202,102 +190,4 @@ function execOp(request: ExecRequest, timeoutMs: number): object {
 export function exitCode(code: number | null, signal: string | null): number {
   if (code !== null) return code;
   return -(signalNumbers[signal ?? "SIGKILL"] ?? 9);
-}
-
-/**
- * Evaluates code in the guest's warm interpreter. When `signal` aborts, the code is interrupted and
- * the signal's reason thrown.
- */
-export async function evaluate(
-  session: AgentSession,
-  request: EvalRequest,
-  signal?: AbortSignal,
-): Promise<EvalResult> {
-  signal?.throwIfAborted();
-  const timeoutMs = Math.ceil(request.timeout_secs * 1000);
-  const code = Buffer.from(request.code);
-  using output = new EvalOutput(session.outputs);
-  const op = { op: "eval", code_bytes: code.length, timeout_ms: timeoutMs };
-  const stream = session.open(op, output.handlers);
-  const payload = await settle(stream, { timeoutMs, signal, feed: () => stream.write(code) });
-  const reply = parseMessage(evalReplySchema, payload);
-  return {
-    result: reply.result ?? output.part("result"),
-    result_json: reply.result_json ?? output.part("result_json"),
-    stdout: output.stdout.toString(),
-    stderr: output.stderr.toString(),
-    error: reply.error,
-    traceback: reply.traceback ?? output.part("traceback"),
-    exit_code: reply.ok ? 0 : 1,
-    timed_out: reply.timed_out,
-    duration_ms: reply.duration_ms,
-  };
-}
-
-/** What an eval printed, and the results that were too long for one frame. */
-class EvalOutput implements Disposable {
-  readonly stdout: BoundedText;
-  readonly stderr: BoundedText;
-  readonly #parts = new Map<string, BoundedText>();
-  readonly #budget: ByteBudget;
-
-  constructor(budget: ByteBudget) {
-    this.#budget = budget;
-    this.stdout = new BoundedText(limits.execOutputBytesMax, budget);
-    this.stderr = new BoundedText(limits.execOutputBytesMax, budget);
-  }
-
-  readonly handlers = {
-    onStdout: (chunk: Buffer): void => this.stdout.append(chunk),
-    onStderr: (chunk: Buffer): void => this.stderr.append(chunk),
-    onEvent: (event: AgentEvent): void => {
-      const known = ["result", "result_json", "traceback"].includes(event.event);
-      if (!known || event.part === undefined) return;
-      const text = this.#parts.get(event.event) ?? this.#newPart(event.event);
-      text.append(Buffer.from(event.part));
-    },
-  };
-
-  [Symbol.dispose](): void {
-    for (const text of [this.stdout, this.stderr, ...this.#parts.values()]) text[Symbol.dispose]();
-  }
-
-  #newPart(name: string): BoundedText {
-    const text = new BoundedText(limits.execOutputBytesMax, this.#budget);
-    this.#parts.set(name, text);
-    return text;
-  }
-
-  part(name: string): string | null {
-    return this.#parts.get(name)?.toString() ?? null;
-  }
-}
-
-interface Settling {
-  readonly timeoutMs: number;
-  readonly signal: AbortSignal | undefined;
-  readonly feed: () => Promise<void>;
-}
-
-/** Feeds a stream and waits for its reply; what nobody waits for any more is killed. */
-async function settle(stream: AgentStream, { timeoutMs, signal, feed }: Settling): Promise<Buffer> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  aborted.catch(() => undefined);
-  const onAbort = (): void => reject(signal?.reason);
-  signal?.addEventListener("abort", onAbort, { once: true });
-  if (signal?.aborted) onAbort();
-  let isSettled = false;
-  try {
-    const fed = feed();
-    // A command may end before it has read its input: then the reply says how, not the feeding.
-    fed.catch(() => undefined);
-    const reply = withDeadline(stream.reply, timeoutMs + graceMs, "the guest's answer");
-    const payload = await Promise.race([reply, aborted]);
-    isSettled = true;
-    return payload;
-  } finally {
-    signal?.removeEventListener("abort", onAbort);
-    if (!isSettled) stream.kill();
-    stream.release();
-  }
 }

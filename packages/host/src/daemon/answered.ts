@@ -42,12 +42,29 @@ export function clientSignal(reply: FastifyReply): AbortSignal {
   return gone.signal;
 }
 
-function onClosed({ raw }: FastifyReply, listener: (isSent: boolean) => void): void {
+type ClosedListener = (isSent: boolean) => void;
+
+/** Who waits for the end of each answer: one listener on it for all of them. */
+const waiting = new WeakMap<FastifyReply["raw"], ClosedListener[]>();
+
+function onClosed({ raw }: FastifyReply, listener: ClosedListener): void {
+  // It may have gone between its last byte and now.
+  if (raw.closed) {
+    listener(raw.writableFinished || upgraded.has(raw));
+    return;
+  }
+  const others = waiting.get(raw);
+  if (others !== undefined) {
+    others.push(listener);
+    return;
+  }
+  const listeners = [listener];
+  waiting.set(raw, listeners);
   let isSent = raw.writableFinished;
   raw.once("finish", () => {
     isSent = true;
   });
-  raw.once("close", () => listener(isSent || upgraded.has(raw)));
-  // It may have gone between its last byte and now.
-  if (raw.closed) listener(isSent);
+  raw.once("close", () => {
+    for (const each of listeners) each(isSent || upgraded.has(raw));
+  });
 }

@@ -23,9 +23,10 @@ import { installReceiveLimit } from "./receive.ts";
 import { registerRoutes } from "./register.ts";
 import { tlsRules } from "./reload.ts";
 import { isDecodable } from "./request-path.ts";
+import { evalStreams } from "./routes/eval-stream.ts";
 import { eventStreams } from "./routes/events.ts";
 import { FileDoor } from "./routes/files.ts";
-import { guestRoutes } from "./routes/guest.ts";
+import { guestGates, guestRoutes } from "./routes/guest.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
@@ -114,16 +115,18 @@ export function createServer({
     app,
     connections.counting((request, response) => app.routing(request, response)),
   );
+  const gates = guestGates();
   const handlers = {
     ...systemRoutes({ version: config.version, metrics, service }),
     ...snapshotRoutes(service, log),
     ...sandboxRoutes(service, new Operations(service, audit)),
-    ...guestRoutes(service, upgrades.stopping),
+    ...guestRoutes(service, gates, upgrades.stopping),
     ...files.routes(),
   };
   registerRoutes(app, handlers, upgrades);
   registerStreams(app, {
     ...files.streams(),
+    ...evalStreams(service, gates),
     ...eventStreams(service.events, upgrades.stopping),
   });
   return app;

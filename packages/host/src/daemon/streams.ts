@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import {
   type Route,
+  type RouteBody,
   type RouteQuery,
   type RouteResult,
   routes,
@@ -9,7 +10,7 @@ import {
 } from "@forkd/api";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { clientSignal } from "./answered.ts";
-import { parseQuery } from "./body.ts";
+import { parseBody, parseQuery } from "./body.ts";
 import { type HandlerParams, parseParams } from "./register.ts";
 
 declare module "fastify" {
@@ -41,7 +42,9 @@ export interface StreamCall<N extends StreamName> {
   readonly params: HandlerParams<N>;
   readonly query: RouteQuery<N>;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
-  /** The body. It throws when the client goes away before its end. */
+  /** Of a row whose body is JSON: what it says. */
+  readonly body: RouteBody<N>;
+  /** The body of any other. It throws when the client goes away before its end. */
   readonly bytes: AsyncIterable<Uint8Array>;
   /** Aborts when the client goes away before the answer is sent. */
   readonly signal: AbortSignal;
@@ -57,6 +60,7 @@ export type StreamHandlers = { readonly [N in StreamName]: StreamHandler<N> };
 type LooseHandler = (call: {
   readonly params: object;
   readonly query: object;
+  readonly body: unknown;
   readonly headers: FastifyRequest["headers"];
   readonly bytes: AsyncIterable<Uint8Array>;
   readonly signal: AbortSignal;
@@ -67,7 +71,10 @@ const readAheadBytes = 64 * 1024;
 /** A client that still sends when it has its answer may go on for so long, to read that answer. */
 const lingerMs = 5_000;
 
-/** Puts the rows whose bodies are streams on the server; nothing else there reads those bodies. */
+/**
+ * Puts the rows whose bodies or answers are streams on the server. But for those that take JSON,
+ * nothing else there reads their bodies.
+ */
 export function registerStreams(app: FastifyInstance, handlers: StreamHandlers): void {
   app.register((scope, _options, done) => {
     scope.removeAllContentTypeParsers();
@@ -75,22 +82,27 @@ export function registerStreams(app: FastifyInstance, handlers: StreamHandlers):
     for (const name of streamNames) {
       // The union of handlers has no common call; the parsers below make what each expects.
       const handler = handlers[name] as LooseHandler;
-      registerStream(scope, routes[name], handler);
+      registerStream(takesJson(routes[name]) ? app : scope, routes[name], handler);
     }
     done();
   });
+}
+
+function takesJson({ request }: Route): boolean {
+  return request !== null && request !== "bytes";
 }
 
 function registerStream(scope: FastifyInstance, route: Route, handler: LooseHandler): void {
   scope.route({
     method: route.method,
     url: route.path.replaceAll(/\{(\w+)\}/g, ":$1"),
-    config: { isStream: true },
+    ...(takesJson(route) ? {} : { config: { isStream: true } }),
     handler: async (request, reply) => {
-      endLateSenders(request, reply);
+      if (!takesJson(route)) endLateSenders(request, reply);
       const answer = await handler({
         params: parseParams(request.params),
         query: parseQuery(route, request.query),
+        body: parseBody(route, request.body),
         headers: request.headers,
         // The end of the reading must not be the end of the connection: an answer follows.
         bytes: request.raw.iterator({ destroyOnReturn: false }),

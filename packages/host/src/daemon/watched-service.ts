@@ -18,7 +18,10 @@ export interface OperationWatcher {
   begin(operation: WatchedOperation): OperationWatch;
 }
 
-type Watched = Pick<ForkService, "spawn" | "kill" | "branch" | "exec" | "eval" | "openExec">;
+type Watched = Pick<
+  ForkService,
+  "spawn" | "kill" | "branch" | "exec" | "eval" | "evalStreamed" | "openExec"
+>;
 type Tell = (each: (watch: OperationWatch) => void) => void;
 
 /** The same service, whose work is seen by watchers. */
@@ -56,6 +59,8 @@ export function watchService(
       }),
     exec: (id, request, signal) => watch("exec", () => service.exec(id, request, signal)),
     eval: (id, request, signal) => watch("eval", () => service.eval(id, request, signal)),
+    evalStreamed: (id, request, followed) =>
+      watch("eval", () => service.evalStreamed(id, request, followed)),
     openExec: async (id, request, sink) => {
       // Who comes back to a command does not start it again.
       if (request.type === "attach") return await service.openExec(id, request, sink);

@@ -116,12 +116,10 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     kill: (id) => sandboxes.kill(id),
     branch: (id, request) => branches.branch(id, request),
     branchesInFlight: () => branches.inFlight,
-    ping: (id) => sandboxes.ping(id),
-    exec: (id, request, signal) => sandboxes.exec(id, request, signal),
+    ...guestCalls(sandboxes),
     openExec: (id, request, sink) => execs.open(id, request, sink),
     listExecs: (id) => execs.list(id),
     deleteExec: (id, exec) => execs.forget(id, exec),
-    eval: (id, request, signal) => sandboxes.eval(id, request, signal),
     events: events.log,
     files: new GuestFiles((id, work) => sandboxes.call(id, work)),
     close: async (what) => {
@@ -134,6 +132,17 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       await view?.settled();
       await lock?.release();
     },
+  };
+}
+
+function guestCalls(
+  sandboxes: Sandboxes,
+): Pick<ForkService, "ping" | "exec" | "eval" | "evalStreamed"> {
+  return {
+    ping: (id) => sandboxes.ping(id),
+    exec: (id, request, signal) => sandboxes.exec(id, request, signal),
+    eval: (id, request, signal) => sandboxes.eval(id, request, signal),
+    evalStreamed: (id, request, followed) => sandboxes.evalStreamed(id, request, followed),
   };
 }
 

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import {
   type EndReason,
   type EngineName,
+  type EvalEnd,
   type EvalRequest,
   type EvalResult,
   type ExecRequest,
@@ -13,7 +14,9 @@ import {
   type SandboxId,
   type SandboxInfo,
 } from "@forkd/api";
-import { evaluate, exec, ping } from "../agent/guest.ts";
+import type { EvalFeed } from "../agent/eval-feed.ts";
+import { evaluate, evaluateStreamed } from "../agent/evals.ts";
+import { exec, ping } from "../agent/guest.ts";
 import type { AgentSession } from "../agent/session.ts";
 import { withDeadline } from "../lib/deadline.ts";
 import { Semaphore } from "../lib/semaphore.ts";
@@ -160,6 +163,14 @@ export class Sandboxes {
 
   async eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult> {
     return await this.call(id, (session) => evaluate(session, request, signal));
+  }
+
+  async evalStreamed(
+    id: SandboxId,
+    request: EvalRequest,
+    followed: { readonly feed: EvalFeed; readonly signal: AbortSignal | undefined },
+  ): Promise<EvalEnd> {
+    return await this.call(id, (session) => evaluateStreamed(session, request, followed));
   }
 
   /**

@@ -2,6 +2,7 @@ import type {
   BranchBody,
   Egress,
   EndReason,
+  EvalEnd,
   EvalRequest,
   EvalResult,
   ExecAttach,
@@ -20,6 +21,7 @@ import type {
   SnapshotInfoDetail,
   SnapshotTag,
 } from "@forkd/api";
+import type { EvalFeed } from "../agent/eval-feed.ts";
 import type { ExecSink, ExecStream } from "../agent/execs.ts";
 import type { SemaphoreLoad } from "../lib/semaphore.ts";
 import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
@@ -29,6 +31,7 @@ import type { EventLog } from "./events.ts";
 import type { GuestFiles } from "./files.ts";
 import type { LimitSupport } from "./limits.ts";
 
+export { EvalFeed, type EvalPiece } from "../agent/eval-feed.ts";
 export type { ExecSink, ExecStarted } from "../agent/execs.ts";
 export type { RemoveMode } from "../store/snapshots.ts";
 
@@ -195,6 +198,12 @@ export interface ForkService {
   deleteExec(id: SandboxId, exec: ExecId): Promise<void>;
   /** When `signal` aborts, the code is interrupted as by its timeout, and its reason thrown. */
   eval(id: SandboxId, request: EvalRequest, signal?: AbortSignal): Promise<EvalResult>;
+  /** The same, with what the code prints in `feed`, whose reader sets the pace. */
+  evalStreamed(
+    id: SandboxId,
+    request: EvalRequest,
+    followed: { readonly feed: EvalFeed; readonly signal: AbortSignal | undefined },
+  ): Promise<EvalEnd>;
 
   /** What happened last, and what happens. */
   readonly events: EventLog;

@@ -29,7 +29,8 @@ export function eventStreams(
   };
 }
 
-const eventHeaders = {
+/** Of an answer of server-sent events. */
+export const eventHeaders = {
   "content-type": "text/event-stream; charset=utf-8",
   // Proxies that keep answers back until they are whole would keep these for ever.
   "x-accel-buffering": "no",

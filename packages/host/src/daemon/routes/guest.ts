@@ -11,14 +11,27 @@ type GuestRoutes = Pick<
   "pingSandbox" | "execSandbox" | "evalSandbox" | "streamExec" | "listExecs" | "deleteExec"
 >;
 
+/** The places of what runs inside sandboxes. */
+export type GuestGates = ReturnType<typeof guestGates>;
+
 /**
- * What runs inside a sandbox. All share the places, because each holds an agent stream. A
- * sandbox that is full of commands can still be asked whether it lives.
+ * All share the places, because each holds an agent stream. A sandbox that is full of commands can
+ * still be asked whether it lives.
  */
-export function guestRoutes(service: ForkService, stopping: AbortSignal): GuestRoutes {
-  const calls = requestGate(limits.concurrentExecsMax, "guest calls");
-  const commands = sandboxGate(limits.execsPerSandboxMax, "commands");
-  const pings = sandboxGate(limits.pingsPerSandboxMax, "pings");
+export function guestGates() {
+  return {
+    calls: requestGate(limits.concurrentExecsMax, "guest calls"),
+    commands: sandboxGate(limits.execsPerSandboxMax, "commands"),
+    pings: sandboxGate(limits.pingsPerSandboxMax, "pings"),
+  };
+}
+
+/** What runs inside a sandbox, but for {@link evalStreams}. */
+export function guestRoutes(
+  service: ForkService,
+  { calls, commands, pings }: GuestGates,
+  stopping: AbortSignal,
+): GuestRoutes {
   return {
     pingSandbox: ({ params: { id } }) => calls.run(() => pings.run(id, () => service.ping(id))),
     execSandbox: ({ params: { id }, body, signal }) =>
