@@ -7,10 +7,12 @@ import { toForkdError } from "@forkd/api";
 import type { MemoryImage, RestoredVm } from "@forkd/host/engine/engine.ts";
 import { hostCpu } from "@forkd/host/engine/firecracker/cpu.ts";
 import { FirecrackerEngine } from "@forkd/host/engine/firecracker/engine.ts";
+import { type JailPolicy, jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { locateFirecracker } from "@forkd/host/store/firecracker.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { eventually } from "../helpers/eventually.ts";
 import { flattenInto } from "../helpers/fake-firecracker.ts";
+import { statusOf } from "../helpers/process-status.ts";
 import { tinyCounterOffset, tinyGuestWords, writeTinyGuest } from "../helpers/tiny-guest.ts";
 import { engineConformance } from "./engine-suite.ts";
 import { qemuSubject } from "./qemu-subject.ts";
@@ -26,17 +28,26 @@ const skip =
 const dir = await mkdtemp(join(tmpdir(), "forkd-fcr-"));
 after(() => rm(dir, { recursive: true, force: true }));
 
-const engine = new FirecrackerEngine({
-  find: async () => (await locateFirecracker(binary)) ?? null,
-  jail: null,
-  cacheDir: join(dir, "cache"),
-  cpuTemplate: null,
-  flatten: (image) => flattenInto(join(dir, "flat"), image),
-});
+const engineIn = (jail: JailPolicy | null): FirecrackerEngine =>
+  new FirecrackerEngine({
+    find: async () => (await locateFirecracker(binary)) ?? null,
+    jail,
+    cacheDir: join(dir, "cache"),
+    cpuTemplate: null,
+    flatten: (image) => flattenInto(join(dir, "flat"), image),
+  });
 const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib, nic: false } as const;
 
-test("a guest of some instructions is booted, frozen, forked and captured", { skip }, async () => {
-  const file = (name: string): string => join(dir, name);
+const jails = { unjailed: null, jailed: jailDefaults };
+for (const [how, jail] of Object.entries(jails)) {
+  const name = `a guest of some instructions is booted, frozen, forked and captured, ${how}`;
+  test(name, { skip }, () => liveTinyLife(jail));
+}
+
+async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
+  const engine = engineIn(jail);
+  const own = await mkdtemp(join(dir, "t-"));
+  const file = (name: string): string => join(own, name);
   const newDir = async (name: string): Promise<string> => {
     await mkdir(file(name));
     return file(name);
@@ -91,6 +102,10 @@ test("a guest of some instructions is booted, frozen, forked and captured", { sk
   };
 
   const child = await restore("c", image, file("vmstate"));
+  const { pid } = child.process;
+  assert.equal(statusOf(pid, "Seccomp"), "2", "its system calls are filtered");
+  const uid = Number(statusOf(pid, "Uid").split("\t")[0]);
+  assert.equal(uid >= jailDefaults.uidFirst, jail !== null, `it runs as ${uid}`);
   await child.resume();
   const first = await capture(child, image, "s1");
   const second = await capture(child, image, "s2");
@@ -110,7 +125,7 @@ test("a guest of some instructions is booted, frozen, forked and captured", { sk
   await grandchild.stop();
   const last = await counterIn(third.image.overlay.file);
   assert.ok(last > (counts[2] ?? 0n), "a grandchild counts on from where it was captured");
-});
+}
 
 const ascending = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
 
@@ -123,7 +138,7 @@ async function counterIn(path: string): Promise<bigint> {
 /** Why this host's KVM runs no stock kernel under this Firecracker; false when it does. */
 async function whyNoLinux(): Promise<string | false> {
   try {
-    await engine.probe((await qemuSubject(dir)).kernel);
+    await engineIn(null).probe((await qemuSubject(dir)).kernel);
     return false;
   } catch (error) {
     return `needs a KVM that runs the guest kernel: ${toForkdError(error).message}`;
@@ -136,6 +151,6 @@ if (noLinux !== false) {
 } else {
   engineConformance("firecracker, the real one", async () => ({
     ...(await qemuSubject(dir)),
-    engine,
+    engine: engineIn(null),
   }));
 }

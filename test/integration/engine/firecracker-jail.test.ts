@@ -10,6 +10,7 @@ import { Guest } from "../../conformance/captured-guest.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 import type { FakeFirecracker } from "../../helpers/fake-firecracker.ts";
 import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
+import { statusOf } from "../../helpers/process-status.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
 
@@ -29,10 +30,6 @@ describe("jailed Firecrackers", { skip }, () => {
     await rm(dir, { recursive: true, force: true });
   });
 
-  const statusOf = (pid: number, field: string): string =>
-    new RegExp(`^${field}:[ \\t]*(.*)$`, "m").exec(
-      readFileSync(`/proc/${pid}/status`, "utf8"),
-    )?.[1] ?? assert.fail();
   const jailOf = (workDir: string): string => join(workDir, "jail/firecracker/vm/root");
 
   test("a child runs in a root of its own, as a user of its own, and answers", async () => {
