@@ -1,12 +1,9 @@
-import { createHash } from "node:crypto";
 import { link, lstat, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import type { Readable, Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { ForkdError } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno, syncPath } from "../lib/atomic.ts";
-import { type Filter, startFilter } from "../lib/exec.ts";
+import { startFilter } from "../lib/exec.ts";
 import { cpuFlags } from "../linux/cpu-flags.ts";
 import type { ProcessIdentity } from "../linux/proc.ts";
 import type { Chain } from "../store/chain.ts";
@@ -21,10 +18,14 @@ import type { PackOrder, PackReport } from "./orders.ts";
 import { type PlannedFile, planFiles } from "./plan.ts";
 import { progressOf } from "./progress.ts";
 import { requiresOf } from "./requires.ts";
+import { type Sink, toFile, toStream, type Written } from "./sinks.ts";
 import { packStagingName, removeLeftoverPacks } from "./staging-file.ts";
 
 /** The largest pack onto a slow disk or network; what takes longer hangs. */
 const packTimeoutMs = 24 * 60 * 60_000;
+
+/** The library's own level, on all cores. */
+const zstdArgv = ["zstd", "-q", "-T0"] as const;
 
 /** Where snapshots come from and go to. */
 export interface PackHost {
@@ -85,11 +86,6 @@ async function manifestOf(
   };
 }
 
-interface Written {
-  readonly sha256: string;
-  readonly bytes: number;
-}
-
 function reportOf(
   { tag, to }: PackOrder,
   { chain, files, manifest, sha256, bytes }: Contents & Written & { manifest: ForkdManifest },
@@ -123,56 +119,12 @@ async function writePack(order: PackOrder, parts: PackParts): Promise<Written> {
   await removeLeftoverPacks(to.file, parts.owner);
   const staging = packStagingName(to.file, parts.owner);
   try {
-    const written = await compress(order, parts, toFile(staging, parts));
+    const written = await compress(order, parts, toFile(staging));
     await publish(staging, to);
     return written;
   } finally {
     await rm(staging, { force: true });
   }
-}
-
-/** Where compressed bytes go. */
-interface Sink {
-  readonly argv: readonly [string, ...string[]];
-  /** Resolves when all that the program writes is where it should be. */
-  readonly drain: (zstd: Filter, signal: AbortSignal) => Promise<Written>;
-}
-
-const zstdArgv = ["zstd", "-q", "-T0"] as const;
-
-function toStream(out: Writable): Sink {
-  const drain: Sink["drain"] = async ({ stdout }, signal) => {
-    const hash = createHash("sha256");
-    let bytes = 0;
-    const count = async function* (stream: Readable): AsyncGenerator<Buffer> {
-      for await (const chunk of stream) {
-        bytes += chunk.length;
-        hash.update(chunk);
-        yield chunk;
-      }
-    };
-    await pipeline(stdout, count, out, { signal }).catch((error: unknown) => {
-      if (!isErrno(error, "EPIPE")) throw error;
-      throw new ForkdError("client_gone", "whoever was reading the pack went away", {
-        hint: "read it to its end, or give --out a file",
-        cause: error,
-      });
-    });
-    return { sha256: hash.digest("hex"), bytes };
-  };
-  return { argv: [...zstdArgv, "-c"], drain };
-}
-
-/** The program writes the file itself: none of its bytes comes through here. */
-function toFile(file: string, { pages }: PackParts): Sink {
-  const drain: Sink["drain"] = async ({ stdout, ended }) => {
-    stdout.resume();
-    await ended;
-    const hashing = pages.run("hash", { file });
-    const [sha256] = await Promise.all([hashing, syncPath(file)]);
-    return { sha256, bytes: (await stat(file)).size };
-  };
-  return { argv: [...zstdArgv, "-o", file], drain };
 }
 
 /** A link cannot take a name that has come to be another's meanwhile; a rename can. */
@@ -216,9 +168,14 @@ async function compress(order: PackOrder, parts: PackParts, sink: Sink): Promise
   const failed = new AbortController();
   const signals = [failed.signal, ...(order.signal === undefined ? [] : [order.signal])];
   const signal = AbortSignal.any(signals);
-  const zstd = startFilter(sink.argv, { timeoutMs: packTimeoutMs, signal });
+  const argv = [...zstdArgv, ...sink.args] as const;
+  const zstd = startFilter(argv, { timeoutMs: packTimeoutMs, signal });
   const drained = sink.drain(zstd, signal);
-  const report = progressOf(order, totalOf(parts.files));
+  const progress = progressOf(order, totalOf(parts.files));
+  const report = (bytes: number): void => {
+    sink.took(bytes);
+    progress(bytes);
+  };
   const works = [drained, writeArchive(zstd, { ...parts, signal, report }), prove(parts)];
   try {
     await Promise.all([...works, zstd.ended]);
