@@ -111,6 +111,21 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
     const late = await cli("eval", "--timeout-secs", "1", first(), "--", "while True: pass");
     assert.equal(late.code, 124);
     assert.equal((await evaluate("kept")).stdout, "41\n");
+    const json = await cli("eval", "--json", first(), "--", "print('said'); 7");
+    assert.deepEqual(
+      [JSON.parse(json.stdout).stdout, JSON.parse(json.stdout).result_json],
+      [...["said\n", "7"]],
+    );
+  });
+
+  test("eval: prints as the code does", async () => {
+    const code =
+      "import os, time\nprint('begun')\nwhile not os.path.exists('/tmp/go'): time.sleep(0.01)";
+    const run = startForkd(["eval", first(), "--", code], options());
+    await run.said(/^begun$/);
+    await cli("exec", first(), "--", "touch", "/tmp/go");
+    const { stdout, code: exit } = await run.ended;
+    assert.deepEqual([stdout, exit], ["begun\nNone\n", 0]);
   });
 
   test("ping prints what the agent says", async () => {

@@ -89,6 +89,34 @@ describe("the SDK", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
     assert.equal(loop.timed_out, true);
   });
 
+  test("eval tells what code prints while it runs, and waits for who listens", async () => {
+    await using sandbox = await Sandbox.create({ snapshotTag: baked.tag, ...at() });
+    const waits = "import os, time\nwhile not os.path.exists('/tmp/go'): time.sleep(0.01)\n";
+    const printed: string[] = [];
+    // The code goes on only when its first line was heard: nothing kept it back until the end.
+    const value = await sandbox.eval(`print("first")\n${waits}print("last")\n6 * 7`, {
+      onOutput: async (text) => {
+        if (printed.length === 0) await sandbox.files.write("/tmp/go", "");
+        printed.push(text);
+      },
+    });
+    assert.deepEqual([value, printed.join("")], [42, "first\nlast\n"]);
+    await assert.rejects(sandbox.eval("1/0", { onOutput: () => undefined }), GuestEvalError);
+    // More than all the windows and pipes between the code and its listener.
+    let bytes = 0;
+    const flood = "import sys\nfor n in range(64): sys.stdout.write('x' * 65535 + '\\n')";
+    for await (const event of sandbox.streamEval(flood)) {
+      if (event.type === "stdout") bytes += event.text.length;
+      else assert.deepEqual([event.type, "error" in event && event.error], ["result", null]);
+    }
+    assert.equal(bytes, 64 * 65_536);
+    for await (const event of sandbox.streamEval("while True: print('x')")) {
+      assert.equal(event.type, "stdout");
+      break;
+    }
+    assert.equal(await sandbox.eval("6 * 7"), 42, "who leaves has interrupted the code");
+  });
+
   test("a deadline and an abort end a call, and the guest goes on", async () => {
     await using sandbox = await Sandbox.create({ snapshotTag: baked.tag, ...at() });
     await assert.rejects(sandbox.exec(["sleep", "1"], { timeoutMs: 100 }), {

@@ -54,7 +54,10 @@ export interface StreamOptions extends Pick<CallControl, "signal" | "timeoutMs">
   readonly params: Readonly<Record<string, string>>;
   readonly query?: Readonly<Record<string, unknown>>;
   readonly headers?: Readonly<Record<string, string>>;
+  /** Bytes for a row that takes them. */
   readonly body?: RequestInit["body"] | undefined;
+  /** A value for a row that takes JSON. */
+  readonly json?: unknown;
 }
 
 /** An answer that has begun. */
@@ -129,11 +132,15 @@ class Caller {
     }
   }
 
-  #streamRequest(route: Route, { body, headers }: StreamOptions): RequestInit {
+  #streamRequest(route: Route, { body, json, headers }: StreamOptions): RequestInit {
     const { token } = this.#settings;
     const all: Record<string, string> = { ...headers };
     if (token !== null) all["authorization"] = `Bearer ${token}`;
     const request: RequestInit = { method: route.method, headers: all, redirect: "error" };
+    if (json !== undefined) {
+      all["content-type"] = "application/json";
+      return { ...request, body: JSON.stringify(json) };
+    }
     if (body === undefined) return request;
     all["content-type"] = "application/octet-stream";
     // A stream is sent while the answer is waited for; the types do not know the word for it yet.

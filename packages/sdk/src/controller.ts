@@ -2,6 +2,7 @@ import type { EvalResult, ExecResult, Pong, SandboxInfo, SnapshotInfo } from "@f
 import { type BranchOptions, branchBody } from "./branch.ts";
 import { Client, type ClientOptions } from "./client.ts";
 import type { CallControl } from "./deadline.ts";
+import { type EvalOptions, evalWith } from "./evals.ts";
 import { type SpawnOptions, spawnBody } from "./spawn.ts";
 
 /** Upstream calls the daemon's address `baseUrl`; the rest is the client's. */
@@ -31,11 +32,6 @@ export interface ExecOptions extends CallControl {
   readonly user?: string | undefined;
   /** Text for the command's standard input, which is closed after it. */
   readonly stdin?: string | undefined;
-}
-
-export interface EvalOptions extends CallControl {
-  /** Seconds until the code is interrupted. Default: 30. */
-  readonly timeoutSecs?: number | undefined;
 }
 
 const execTimeoutDefaultSecs = 30;
@@ -98,9 +94,15 @@ export class Controller {
     return this.client.execSandbox({ ...controlOf(options), params: { id }, body });
   }
 
-  /** Evaluates code in the guest's warm interpreter; what it raises is in the result's error. */
+  /**
+   * Evaluates code in the guest's warm interpreter; what it raises is in the result's error. With
+   * `onOutput` that is told what the code prints, and both outputs of the result are empty.
+   */
   evalCode(id: string, code: string, options: EvalOptions = {}): Promise<EvalResult> {
-    const { timeoutSecs } = options;
+    const { timeoutSecs, onOutput } = options;
+    if (onOutput !== undefined) {
+      return evalWith(this.client, id, { ...options, code, onOutput });
+    }
     const body = { code, ...(timeoutSecs !== undefined && { timeout_secs: timeoutSecs }) };
     return this.client.evalSandbox({ ...controlOf(options), params: { id }, body });
   }

@@ -1,6 +1,7 @@
 import type { EventType, ForkdEvent } from "@forkd/api";
-import { ForkdError, forkdEventSchema } from "@forkd/api";
+import { forkdEventSchema } from "@forkd/api";
 import type { Client } from "./client.ts";
+import { serverEvents } from "./sse.ts";
 
 /** Characters of one server-sent event; longer ones no daemon sends. */
 const eventCharsMax = 64 * 1024;
@@ -42,26 +43,8 @@ export async function* eventBeats(
     snapshot_tag: snapshotTag,
     after,
   };
-  const { response, ending } = await client.open("streamEvents", { params: {}, query, signal });
-  if (response.body === null) return;
-  const decoder = new TextDecoder();
-  let text = "";
-  try {
-    for await (const chunk of response.body) {
-      text += decoder.decode(chunk, { stream: true });
-      const blocks = text.split("\n\n");
-      text = blocks.pop() ?? "";
-      if (text.length > eventCharsMax) throw new ForkdError("internal", "an event without an end");
-      for (const block of blocks) yield eventOf(block);
-    }
-  } catch (thrown) {
-    throw ending(thrown);
+  const stream = await client.open("streamEvents", { params: {}, query, signal });
+  for await (const data of serverEvents(stream, eventCharsMax)) {
+    yield data === null ? null : forkdEventSchema.parse(JSON.parse(data));
   }
-}
-
-/** Null for comments and the retry time, which are no events. */
-function eventOf(block: string): ForkdEvent | null {
-  const data = block.split("\n").find((line) => line.startsWith("data: "));
-  if (data === undefined) return null;
-  return forkdEventSchema.parse(JSON.parse(data.slice("data: ".length)));
 }

@@ -15,11 +15,16 @@ import {
   Controller,
   connect,
   controlOf,
-  type EvalOptions,
   type ExecOptions,
 } from "./controller.ts";
 import type { CallControl } from "./deadline.ts";
 import { GuestEvalError } from "./errors.ts";
+import {
+  type EvalOptions,
+  type EvalProgress,
+  type StreamEvalOptions,
+  streamEval,
+} from "./evals.ts";
 import { SandboxFiles } from "./files.ts";
 import type { GuestProcess } from "./process.ts";
 import { findSnapshot, untilReady } from "./ready.ts";
@@ -144,6 +149,15 @@ export class Sandbox {
   /** Like {@link eval}, with all that the guest answers; code that fails is no error here. */
   evaluate(code: string, options: EvalOptions = {}): Promise<EvalResult> {
     return this.#controller.evalCode(this.id, code, options);
+  }
+
+  /**
+   * Evaluates code and gives what it prints as it comes: `{ type: "stdout", text }`, `stderr`, and
+   * last `{ type: "result", ... }`. The code waits for who does not read; to leave the loop, or to
+   * abort, interrupts it.
+   */
+  streamEval(code: string, options: StreamEvalOptions = {}): AsyncGenerator<EvalProgress, void> {
+    return streamEval(this.#controller.client, this.id, { ...options, code });
   }
 
   ping(control: CallControl = {}): Promise<Pong> {

@@ -29,11 +29,11 @@ export { Client } from "./client.ts";
 export type {
   ConnectOptions,
   ControllerOptions,
-  EvalOptions,
   ExecOptions,
 } from "./controller.ts";
 export { Controller } from "./controller.ts";
 export { ControllerError, GuestEvalError } from "./errors.ts";
+export type { EvalOptions, EvalProgress, OnEvalOutput, StreamEvalOptions } from "./evals.ts";
 export type { EventOptions } from "./events.ts";
 export { events } from "./events.ts";
 export type {

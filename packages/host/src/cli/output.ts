@@ -56,6 +56,12 @@ export class Output {
     if (text !== "") (stream === "stdout" ? this.#stdout : this.#stderr).write(text);
   }
 
+  /** The same, at the pace of whoever reads it; one who went away takes all. */
+  async guestPaced(stream: "stdout" | "stderr", text: string): Promise<void> {
+    const to = stream === "stdout" ? this.#stdout : this.#stderr;
+    await new Promise<void>((resolve) => to.write(text, () => resolve()));
+  }
+
   progress(text: string): void {
     this.#note("==>", "bold", text);
   }

@@ -1,4 +1,5 @@
-import { ForkdError, limits } from "@forkd/api";
+import { ForkdError, limits, type SandboxId } from "@forkd/api";
+import type { Client } from "@forkd/sdk";
 import type { Context } from "../context.ts";
 import { openClient } from "../daemon.ts";
 import { exitCodes } from "../exit.ts";
@@ -14,6 +15,8 @@ import type { Output } from "../output.ts";
 import { defineVerb } from "../verb.ts";
 
 const graceMs = 10_000;
+/** For who reads the last output that the code has left. */
+const readerMaxMs = 60_000;
 
 interface EvalEnd {
   readonly result?: string | null | undefined;
@@ -56,11 +59,31 @@ async function evaluate(context: Context, options: EvalOptions): Promise<EvalEnd
   const { guest, code, timeoutSecs } = options;
   if (guest.by === "tcp") return (await openTcpAgent(context, guest)).eval(code, timeoutSecs);
   const client = await openClient(context.settings);
+  // One result for programs, what comes for people.
+  if (!context.output.json)
+    return await follow(context, client, { id: guest.id, code, timeoutSecs });
   return client.evalSandbox({
     params: { id: guest.id },
     body: { code, timeout_secs: timeoutSecs },
     timeoutMs: timeoutSecs * 1000 + graceMs,
     signal: context.signal,
+  });
+}
+
+/** Prints what the code prints, as it comes and at the pace of who reads it. */
+async function follow(
+  { output, signal }: Context,
+  client: Client,
+  { id, code, timeoutSecs }: { id: SandboxId; code: string; timeoutSecs: number },
+): Promise<EvalEnd> {
+  const { Controller } = await import("@forkd/sdk");
+  const controller = new Controller({ client });
+  return await controller.evalCode(id, code, {
+    timeoutSecs,
+    // A reader that takes its time, a pager, is no reason to give up before the guest does.
+    timeoutMs: timeoutSecs * 1000 + readerMaxMs,
+    signal,
+    onOutput: (text, from) => output.guestPaced(from, text),
   });
 }
 
