@@ -34,6 +34,8 @@ export interface DaemonOptions {
   readonly flags?: readonly string[];
   /** Directory to find programs in before all others. */
   readonly programs?: string;
+  /** In a session of its own, as a service is; whoever starts it must end it. */
+  readonly ownSession?: boolean;
 }
 
 export async function startDaemon(
@@ -53,7 +55,11 @@ export async function startDaemon(
       ...["--audit-log", auditLog],
       ...(options.flags ?? []),
     ],
-    { env: environment(options), stdio: ["ignore", "pipe", "pipe"] },
+    {
+      env: environment(options),
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: options.ownSession ?? false,
+    },
   );
   const exited = once(child, "exit").then(() => child.exitCode);
   child.stderr.on("data", (data) => log.push(String(data)));

@@ -1,5 +1,6 @@
+import { fork } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Worker } from "node:worker_threads";
+import { fileURLToPath } from "node:url";
 import { ForkdError } from "@forkd/api";
 import { Client } from "@forkd/sdk";
 import { type Spread, spread } from "../../../bench/stats.ts";
@@ -8,6 +9,7 @@ import { startDaemon, type TestDaemon } from "../daemon.ts";
 import { eventually } from "../eventually.ts";
 import { growthOf, type Holdings, holdingsOf } from "./growth.ts";
 import { anyCall, type LoadStage } from "./mix.ts";
+import type { Probed } from "./prober.ts";
 
 export interface LoadOptions {
   readonly baked: Baked;
@@ -19,8 +21,10 @@ export interface LoadOptions {
 
 export interface LoadReport {
   readonly calls: number;
-  /** Milliseconds of /healthz from a thread of its own; null when it never answered. */
+  /** Milliseconds of /healthz from a process of its own; null when it never answered. */
   readonly health: Spread | null;
+  /** How late that process itself was in one of a hundred times: within `health`, not the daemon's. */
+  readonly proberLagP99Ms: number;
   /** 429 and 503 by their codes. */
   readonly refused: Readonly<Record<string, number>>;
   /** The first of the failures that may not be, with the call's name. */
@@ -43,7 +47,7 @@ const wrongShownMax = 20;
 
 /** Mixed calls of many clients against a daemon of its own with a few real sandboxes. */
 export async function runLoad(options: LoadOptions): Promise<LoadReport> {
-  const daemon = await startDaemon(options.dataDir);
+  const daemon = await startDaemon(options.dataDir, { ownSession: true });
   try {
     return await new Load(daemon, options).run();
   } finally {
@@ -68,17 +72,15 @@ class Load {
     const stage = await this.#stage();
     await this.#clients(stage, Math.max(warmMinMs, warmShare * durationMs));
     const before = await this.#settled();
-    const prober = new Worker(new URL("./prober.ts", import.meta.url), {
-      workerData: { url: this.#daemon.url },
-    });
-    const probed = outcomeOf(prober);
+    await using prober = startProber(this.#daemon.url);
     await this.#clients(stage, durationMs);
-    prober.postMessage("over");
-    const health = spread(await probed);
+    const probed = await prober.outcome();
+    const health = spread(probed.timesMs);
     const after = await this.#settled(before);
     const grown = growthOf(before, after);
     const [calls, refused, wrong] = [this.#calls, this.#refused, this.#wrong];
-    return { calls, health, refused, wrong, before, after, grown };
+    const proberLagP99Ms = probed.ownLagP99Ms;
+    return { calls, health, proberLagP99Ms, refused, wrong, before, after, grown };
   }
 
   async #stage(): Promise<LoadStage> {
@@ -137,11 +139,31 @@ function isRefusal({ code, status }: ForkdError): boolean {
   return refusals.has(status) && code !== "daemon_unreachable";
 }
 
-/** The times that the prober tells at its end. */
-function outcomeOf(prober: Worker): Promise<number[]> {
-  return new Promise((resolve, reject) => {
-    // It is our own, so its message's shape is known.
-    prober.once("message", (times: number[]) => resolve(times));
-    prober.once("error", reject);
+interface Prober extends AsyncDisposable {
+  /** Ends it; what it measured. Throws when it ended by itself. */
+  outcome(): Promise<Probed>;
+}
+
+function startProber(url: string): Prober {
+  const child = fork(fileURLToPath(new URL("./prober.ts", import.meta.url)), [url], {
+    // A session of its own, as it has on a real host: the kernel shares processors by sessions.
+    detached: true,
   });
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const probed = new Promise<Probed>((resolve, reject) => {
+    // It is our own, so its message's shape is known.
+    child.once("message", (message) => resolve(message as Probed));
+    child.once("exit", (code) => reject(new Error(`the prober ended with ${code}`)));
+  });
+  probed.catch(() => undefined);
+  return {
+    outcome: async () => {
+      if (child.connected) child.send("over");
+      return await probed;
+    },
+    [Symbol.asyncDispose]: async () => {
+      child.kill();
+      await exited;
+    },
+  };
 }

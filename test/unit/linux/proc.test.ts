@@ -14,7 +14,7 @@ import {
 test("a process name with spaces and parentheses does not shift the fields", () => {
   const rest = Array.from({ length: 20 }, (_, i) => String(i + 4)).join(" ");
   const stat = parseStat(`12 (a ) b (c) S ${rest}`);
-  assert.deepEqual(stat, { state: "S", cpuTicks: 14 + 15, startTicks: 22 });
+  assert.deepEqual(stat, { state: "S", cpuTicks: 14 + 15, session: 6, nice: 19, startTicks: 22 });
 });
 
 test("a process is alive by pid, start time and boot, and by nothing less", async () => {

@@ -1,5 +1,6 @@
 import { toForkdError } from "@forkd/api";
 import { openForkService } from "../fork/open-service.ts";
+import { goFirst } from "../linux/priority.ts";
 import { openServiceManager, serviceVariables } from "../linux/service-manager.ts";
 import { type DaemonConfig, parseCommand } from "./config.ts";
 import { drainHost, type OpenService } from "./drain.ts";
@@ -36,6 +37,7 @@ async function runServe(config: DaemonConfig): Promise<void> {
   await using manager = openServiceManager(process.env, log);
   for (const name of serviceVariables) delete process.env[name];
   const version = daemonVersion();
+  log.info("priority", await goFirst());
   await using tracing = await openTracing({ env: process.env, version, log });
   await serve({
     config,

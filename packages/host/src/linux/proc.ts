@@ -17,6 +17,10 @@ export interface ProcessStat {
   readonly startTicks: number;
   /** User and system time, clock ticks. */
   readonly cpuTicks: number;
+  /** The pid of the session's first process. */
+  readonly session: number;
+  /** Of its first thread: -20, first of all, to 19. */
+  readonly nice: number;
 }
 
 let cachedBootId: string | undefined;
@@ -35,6 +39,8 @@ export function parseStat(text: string): ProcessStat {
     state: field(3),
     startTicks: Number(field(22)),
     cpuTicks: Number(field(14)) + Number(field(15)),
+    session: Number(field(6)),
+    nice: Number(field(19)),
   };
 }
 
