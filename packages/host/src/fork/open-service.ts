@@ -86,7 +86,9 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   };
   const view = stateFile === null ? null : new StateView(stateFile, source, options.log);
   const changed = (): void => view?.changed();
-  const events = new EventSource(() => store.list(), options.log);
+  // A command line is asked for no events: it need not look at every snapshot for them.
+  const watched = lock === null ? async () => [] : () => store.list();
+  const events = new EventSource(watched, options.log);
   const snapshotsChanged = both(changed, () => events.snapshotsChanged());
   const sandboxes: Sandboxes = new Sandboxes({ deps, changed, onSandbox: events.onSandbox });
   await takeOver(deps, sandboxes, events);
