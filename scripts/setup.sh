@@ -10,7 +10,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 runtime_packages="$host_packages gcc:gcc make:make libc6-dev"
 test_packages="docker-registry:docker-registry nginx-light:nginx python3:python3 git:git
   busybox-static:busybox cpio:cpio procps:ps qemu-utils:qemu-img prometheus:promtool
-  openssl:openssl logrotate:logrotate"
+  openssl:openssl logrotate:logrotate iptables:iptables"
 # Without these some tests are skipped, which the run says.
 optional_packages="clang-14:clang-14 libclang-rt-14-dev python3-venv"
 

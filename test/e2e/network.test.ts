@@ -7,6 +7,7 @@ import { dataDirHash } from "@forkd/host/fork/data-dir-hash.ts";
 import { run } from "@forkd/host/lib/exec.ts";
 import { NetnsPool } from "@forkd/host/linux/net/pool.ts";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
+import { missing } from "../helpers/capabilities.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { forkd } from "../helpers/cli.ts";
 import type { CrashOrder } from "../helpers/crash/daemon.ts";
@@ -17,7 +18,10 @@ import { eventually } from "../helpers/eventually.ts";
 import { enterOwnNetwork, skipWithoutOwnNetwork } from "../helpers/own-network.ts";
 import { ports, TestWorld, world } from "../helpers/test-world.ts";
 
-const skip = skipWithoutOwnNetwork() || skipWithout("qemu", "guest-agent");
+const skip =
+  skipWithoutOwnNetwork() ||
+  skipWithout("qemu", "guest-agent") ||
+  missing({ programs: ["iptables", "ip6tables"] });
 const namespaces = 6;
 /** On every address of the host itself: what nobody inside may reach. */
 const hostPort = 7070;
@@ -38,6 +42,20 @@ with ThreadPoolExecutor(16) as pool:
 `;
 
 type Target = readonly [address: string, port: number];
+
+/** Ways in which a host drops what is forwarded: its own rules, and Docker's by iptables. */
+const firewalls: readonly { readonly begin: string; readonly end: string }[] = [
+  {
+    begin: `nft add table inet site
+      nft 'add chain inet site through { type filter hook forward priority 0; policy drop; }'`,
+    end: "nft delete table inet site",
+  },
+  {
+    begin: `iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER
+      iptables -A DOCKER-USER -j RETURN; ip6tables -P FORWARD DROP`,
+    end: "nft delete table ip filter; nft delete table ip6 filter",
+  },
+];
 
 function networkTests(): void {
   let baked: Baked;
@@ -284,7 +302,7 @@ function networkTests(): void {
     assert.ok(!kinds.includes("netns"), leaks.stdout);
   });
 
-  test("a daemon that is killed in a spawn or an end leaves no namespace held", async () => {
+  test("a daemon that is killed in a spawn or an end leaves no namespace held", async (t) => {
     await daemon.stop();
     // A control group is the first resource of a sandbox, its namespace the second.
     const orders: CrashOrder[] = [
@@ -295,6 +313,8 @@ function networkTests(): void {
     ];
     for (const order of orders) {
       const doomed = new CrashingDaemon(dir.path, join(dir.path, "audit.log"));
+      // One that outlived a failure would keep this process from its end.
+      t.after(() => doomed.end("kill"));
       doomed.order(order);
       const client = await doomed.listening();
       assert.equal(await free(), namespaces, `before ${order.step}`);
@@ -308,6 +328,32 @@ function networkTests(): void {
     }
     daemon = await startDaemon(dir.path);
     assert.equal(await free(), namespaces);
+  });
+
+  test("a firewall that drops what is forwarded is found, and doctor's hint lets children out", async () => {
+    const look = async (): Promise<{ status: string; hint: string }> => {
+      const args = ["doctor", "--only", "forward", "--json"];
+      return JSON.parse((await forkd(args, { dataDir: dir.path })).stdout).checks[0];
+    };
+    const shellOf = (script: string) => run(["sh", "-euc", `sudo() { "$@"; }\n${script}`]);
+    const child = await spawn({ allow: [{ cidr: world.public4 }, { cidr: world.public6 }] });
+    const targets: Target[] = [
+      [world.public4, ports.web],
+      [world.public6, ports.web],
+    ];
+    const open = targets.map(() => String(ports.web));
+    assert.equal((await look()).status, "pass");
+    for (const { begin, end } of firewalls) {
+      await shellOf(begin);
+      assert.notDeepEqual(await reach(child, targets), open, begin);
+      const { status, hint } = await look();
+      assert.equal(status, "warn", begin);
+      await shellOf(hint);
+      assert.deepEqual(await reach(child, targets), open, hint);
+      assert.equal((await look()).status, "pass", hint);
+      await shellOf(end);
+    }
+    await daemon.client.deleteSandbox({ params: { id: child.id } });
   });
 
   test("a policy that is not understood is refused, and one without a network", async () => {

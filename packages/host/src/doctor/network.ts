@@ -1,6 +1,14 @@
 import { access, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { findOnPath } from "../lib/programs.ts";
+import {
+  type ClosedChain,
+  closedChains,
+  closedLegacy,
+  openingCommands,
+} from "../linux/net/forward-policy.ts";
+import { readHostState } from "../linux/net/host-setup.ts";
+import { hostNetDefaults } from "../linux/net/plan.ts";
 import { isNetns, NetnsPool } from "../linux/net/pool.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import { ask, type DoctorScope, readNumber, readText } from "./scope.ts";
@@ -20,6 +28,7 @@ export const networkChecks: readonly Check[] = [
   { name: "netns-stale", run: staleNetns },
   { name: "ip_forward", run: ipForward },
   { name: "masquerade", run: masquerade },
+  { name: "forward", run: forward },
 ];
 
 async function netTools({ path }: DoctorScope): Promise<Finding> {
@@ -118,4 +127,39 @@ async function natRules(scope: DoctorScope): Promise<string | undefined> {
   if (nft !== undefined && /\bmasquerade\b/i.test(nft.stdout)) return nft.stdout;
   const iptables = await ask(scope, ["iptables", "-t", "nat", "-S"]).catch(() => undefined);
   return iptables?.stdout ?? nft?.stdout;
+}
+
+/** Whether another firewall of the host, such as Docker's, drops what children send. */
+async function forward(scope: DoctorScope): Promise<Finding> {
+  const { live } = await childNames(scope);
+  if (live.length === 0) return skip("no child has a network", provision);
+  const { bridge } = (await readHostState(scope.roots.netnsPool)) ?? hostNetDefaults;
+  const nft = await ask(scope, ["nft", "-j", "list", "ruleset"]).catch(() => undefined);
+  if (nft === undefined) return skip("the rules are not ours to read", "sudo nft list ruleset");
+  const closed = [
+    ...closedChains(JSON.parse(nft.stdout || emptyRuleset), bridge),
+    ...(await legacyChains(scope, bridge)),
+  ];
+  if (closed.length === 0) return pass("no other rule drops what is forwarded for children");
+  const names = closed.map(({ family, table, chain }) => `${family} ${table} ${chain}`);
+  const detail = `what children send is dropped by another firewall: ${names.join(", ")}`;
+  const hasIptables = (await findOnPath("iptables", scope.path)) !== undefined;
+  const hint = closed.map((chain) => openingCommands(chain, bridge, hasIptables)).join(" && ");
+  return warn(detail, hint);
+}
+
+const emptyRuleset = '{"nftables":[]}';
+
+/** The rules that nft does not see; asked for only when there are some, as asking makes tables. */
+async function legacyChains(scope: DoctorScope, bridge: string): Promise<ClosedChain[]> {
+  const closed: ClosedChain[] = [];
+  for (const family of ["ip", "ip6"] as const) {
+    const tables = await readText(join(scope.roots.proc, `net/${family}_tables_names`));
+    if (tables?.split("\n").includes("filter") !== true) continue;
+    const tool = family === "ip6" ? "ip6tables-legacy" : "iptables-legacy";
+    const said = await ask(scope, [tool, "-S"]).catch(() => undefined);
+    const chain = closedLegacy(family, said?.stdout ?? "", bridge);
+    if (chain !== undefined) closed.push(chain);
+  }
+  return closed;
 }

@@ -10,7 +10,8 @@ import { hostRules, withoutTable } from "./host-rules.ts";
 import { bridgeNet, type HostNetSettings } from "./plan.ts";
 import { NetnsPool, poolDir } from "./pool.ts";
 
-const settingsFile = join(poolDir, "host.json");
+const settingsName = "host.json";
+const settingsFile = join(poolDir, settingsName);
 const sysctlDir = "/proc/sys/net";
 
 const settingsSchema = z.object({
@@ -31,17 +32,18 @@ export function hasIpv6(): boolean {
 }
 
 /** How the host's side was set up; undefined when it was not since the host's start. */
-export async function readHostState(): Promise<HostState | undefined> {
+export async function readHostState(dir = poolDir): Promise<HostState | undefined> {
+  const path = join(dir, settingsName);
   let text: string;
   try {
-    text = await readFile(settingsFile, "utf8");
+    text = await readFile(path, "utf8");
   } catch (error) {
     if (isErrno(error, "ENOENT")) return undefined;
     throw error;
   }
   const parsed = settingsSchema.safeParse(JSON.parse(text));
   if (parsed.success) return parsed.data;
-  throw new ForkdError("state_corrupt", `${settingsFile} is damaged`, {
+  throw new ForkdError("state_corrupt", `${path} is damaged`, {
     hint: "remove it, then run ./scripts/netns-setup.sh again",
   });
 }
