@@ -40,6 +40,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+if [ -n "$user" ] && ! id "$user" >/dev/null 2>&1; then usage "there is no user $user"; fi
 case $hugepages in *[!0-9]*) usage "--hugepages takes a number of pages, not $hugepages" ;; esac
 if [ -n "$firecracker$sha256" ] && { [ -z "$firecracker" ] || [ -z "$sha256" ]; }; then
   usage "--firecracker and --sha256 must come together"
@@ -105,7 +106,15 @@ check_kvm() {
     return 0
   fi
   ok "/dev/kvm is there"
-  if [ -z "$user" ] || [ "$user" = root ]; then return 0; fi
+}
+
+# After the packages: on a small system the group comes with one of them.
+allow_user() {
+  if [ ! -e /dev/kvm ] || [ -z "$user" ] || [ "$user" = root ]; then return 0; fi
+  if ! getent group kvm >/dev/null; then
+    warn "there is no group kvm for $user: udev makes it; only root opens /dev/kvm until then"
+    return 0
+  fi
   case " $(id -nG "$user") " in
     *" kvm "*) ok "$user may open /dev/kvm" ;;
     *) change "user $user into group kvm, from the next log-in on" usermod -aG kvm "$user" ;;
@@ -180,6 +189,7 @@ check_processor
 check_kvm
 check_cgroups
 install_packages
+allow_user
 share_memory
 set_hugepages
 install_firecracker

@@ -16,9 +16,12 @@ const places = {
   "/sys/kernel/mm/ksm": { run: "0\n", sleep_millisecs: "20\n", pages_to_scan: "100\n" },
   "/etc/tmpfiles.d": {},
   "/etc/sysctl.d": {},
+  "/proc/sys/vm": { nr_hugepages: "0\n" },
+  // Only whether they are there is asked.
+  "/dev": { kvm: "", null: "" },
 };
 
-const mounts = ["/sys/kernel/mm/ksm", "/etc"];
+const mounts = ["/sys/kernel/mm/ksm", "/etc", "/proc/sys/vm/nr_hugepages", "/dev"];
 
 /** Runs the script where these directories are copies: nothing of this host is changed. */
 class CopiedHost {
@@ -46,9 +49,21 @@ class CopiedHost {
     return join(this.#tmp.path, "host", place);
   }
 
-  async setup(...args: string[]): Promise<string> {
+  setup(...args: string[]): Promise<string> {
+    return this.#run([script, "--no-packages", ...args].map((word) => `'${word}'`).join(" "));
+  }
+
+  /** A user of the copy's, in no group but its own. */
+  async addUser(name: string): Promise<void> {
+    await this.#run(`getent group kvm || groupadd kvm; useradd --no-create-home ${name}`);
+  }
+
+  groupsOf(name: string): Promise<string> {
+    return this.#run(`id -nG ${name}`);
+  }
+
+  async #run(words: string): Promise<string> {
     const binds = mounts.map((place) => `mount --bind '${this.path(place)}' ${place}`);
-    const words = [script, "--no-packages", ...args].map((word) => `'${word}'`).join(" ");
     const { stdout, stderr } = await run(
       ["unshare", "--mount", "sh", "-euc", [...binds, words].join("\n")],
       { env: { ...process.env, FORKD_DATA_DIR: join(this.#tmp.path, "data") } },
@@ -89,6 +104,30 @@ test("Firecracker is taken from what is named, once", { skip }, async () => {
   await assert.rejects(host.setup("--firecracker", firecracker, "--sha256", "0".repeat(64)), {
     message: /Firecracker was not installed/,
   });
+});
+
+test("a user gets the group of /dev/kvm, once", { skip }, async () => {
+  await using tmp = await makeTmpDir("setup-host");
+  const host = await CopiedHost.make(tmp);
+  await host.addUser("forkd-tester");
+  const words = ["--user", "forkd-tester"];
+  assert.match(await host.setup(...words), /changed: user forkd-tester into group kvm/);
+  assert.match(await host.groupsOf("forkd-tester"), /\bkvm\b/);
+  assert.match(await host.setup(...words), /ok: forkd-tester may open \/dev\/kvm/);
+  const stranger = host.setup("--user", "forkd-nobody");
+  await assert.rejects(stranger, { message: /there is no user forkd-nobody/ });
+});
+
+test("huge pages are set aside and given back, over a restart too", { skip }, async () => {
+  await using tmp = await makeTmpDir("setup-host");
+  const host = await CopiedHost.make(tmp);
+  for (const pages of ["4", "0"]) {
+    assert.match(await host.setup("--hugepages", pages), /changed: .*nr_hugepages from \d to \d/);
+    assert.equal(await readFile(host.path("/proc/sys/vm/nr_hugepages"), "utf8"), `${pages}\n`);
+    const kept = await readFile(host.path("/etc/sysctl.d/60-forkd.conf"), "utf8");
+    assert.equal(kept, `vm.nr_hugepages = ${pages}\n`);
+    assert.match(await host.setup("--hugepages", pages), /==> nothing to change/);
+  }
 });
 
 test("a mistake in its words changes nothing and says how it is called", { skip }, async () => {
