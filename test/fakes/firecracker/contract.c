@@ -126,6 +126,8 @@ static const char *match(const char *pattern, const char *path) {
   return *id && !strchr(id, '/') ? id : NULL;
 }
 
+static const char form_lead[] = "An error occurred when deserializing the json body of a request:";
+
 static bool is_kind(const struct json *value, const struct member *m) {
   char quoted[128];
   switch (m->kind) {
@@ -150,26 +152,37 @@ static const struct member *find(const struct member *members, const struct json
   return NULL;
 }
 
+/* `A`, `B` or `C`, of |A|B|C|. */
+static void fault_variant(const char *said, const char *among, struct answer *a) {
+  char list[256] = "";
+  size_t len = 0;
+  for (const char *at = among + 1; *at; at += strcspn(at, "|") + 1) {
+    int word = (int)strcspn(at, "|");
+    len += (size_t)snprintf(list + len, sizeof list - len, "%s`%.*s`", len ? ", " : "", word, at);
+  }
+  answer_fault(a, "%s unknown variant `%s`, expected one of %s.", form_lead, said, list);
+}
+
 static bool check_body(const struct member *members, const struct json *body, struct answer *a) {
-  static const char lead[] = "An error occurred when deserializing the json body of a request:";
   if (body->type != JSON_OBJECT) {
-    answer_fault(a, "%s invalid type, expected a map.", lead);
+    answer_fault(a, "%s invalid type, expected a map.", form_lead);
     return false;
   }
   for (const struct json *v = body->child; v; v = v->next) {
     const struct member *m = find(members, v);
     if (!m) {
-      answer_fault(a, "%s unknown field `%s`.", lead, v->key);
+      answer_fault(a, "%s unknown field `%s`.", form_lead, v->key);
       return false;
     }
     if (!is_kind(v, m)) {
-      answer_fault(a, "%s invalid value for `%s`.", lead, m->name);
+      if (m->among && json_string(v)) fault_variant(json_string(v), m->among, a);
+      else answer_fault(a, "%s invalid value for `%s`.", form_lead, m->name);
       return false;
     }
   }
   for (const struct member *m = members; m->name; m++) {
     if (m->required && !json_get(body, m->name)) {
-      answer_fault(a, "%s missing field `%s`.", lead, m->name);
+      answer_fault(a, "%s missing field `%s`.", form_lead, m->name);
       return false;
     }
   }
@@ -178,12 +191,17 @@ static bool check_body(const struct member *members, const struct json *body, st
 
 /* The id of the path and that of the body must be one. */
 static bool check_id(const char *id, const struct json *body, struct answer *a) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
   if (!*id) return true;
   const char *own = json_get_string(body, "drive_id");
   if (!own) own = json_get_string(body, "iface_id");
-  if (own && strcmp(own, id) == 0) return true;
-  answer_fault(a, "The id from the path [%s] does not match the id from the body [%s]!", id,
-               own ? own : "");
+  if (id[strspn(id, letters)]) {
+    answer_fault(a, "API Resource IDs can only contain alphanumeric characters and underscores.");
+  } else if (!own || strcmp(own, id) != 0) {
+    answer_fault(a, "The id from the path does not match the id from the body!");
+  } else {
+    return true;
+  }
   return false;
 }
 
@@ -204,6 +222,9 @@ const struct endpoint *contract_check(const char *method, const char *path,
     }
     return check_body(e->members, body, a) && check_id(id, body, a) ? e : NULL;
   }
-  answer_fault(a, "Invalid request method and/or path: %s %s.", method, path);
+  /* Upstream names the first part of the path alone. */
+  path += strspn(path, "/");
+  answer_fault(a, "Invalid request method and/or path: %s %.*s.", method, (int)strcspn(path, "/"),
+               path);
   return NULL;
 }

@@ -17,6 +17,7 @@
 #define PAGE_BYTES 4096UL
 #define HTTP_BODY_BYTES_MAX 51200U
 #define DRIVES_MAX 8
+#define TAP_BYTES_MAX 16
 #define PATH_BYTES_MAX 256
 #define VM_MIB_MAX 4096
 
@@ -35,6 +36,13 @@ struct drive {
   int fd;
 };
 
+/* Its only network card. */
+struct card {
+  char id[40];
+  char tap[TAP_BYTES_MAX];
+  int fd;
+};
+
 /* What was configured, frozen and running. One VM a process. */
 struct vm {
   enum run_state state;
@@ -47,6 +55,7 @@ struct vm {
   char boot_args[2048];
   char vsock[PATH_BYTES_MAX];
   bool entropy;
+  struct card card; /* without an id: none */
   struct drive drives[DRIVES_MAX];
   size_t drive_count;
 };
@@ -87,8 +96,12 @@ void ram_forget_record(void);
 bool state_save(const char *path, char why[256]);
 bool state_load(const char *path, char why[256]);
 
+/* tap.c: opens the card's tap as a VMM does, in its network namespace. */
+bool tap_open(struct card *card, char why[256]);
+
 /* vsock.c: connections of the host to the guest, and the guest's knock. */
 bool vsock_open(char why[256]);
+void vsock_close(void);
 void vsock_run(bool running);
 void vsock_knock(unsigned port);
 /* To the connection that the agent has. */

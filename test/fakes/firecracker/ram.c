@@ -30,22 +30,25 @@ bool ram_anonymous(unsigned mib) {
 }
 
 bool ram_private(const char *path, unsigned mib, char why[256]) {
+  static const char lead[] =
+      "Failed to load guest memory: Error creating guest memory from file: Failed to";
   size_t size = (size_t)mib << 20;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   struct stat st;
   if (fd < 0 || fstat(fd, &st) < 0) {
-    snprintf(why, 256, "Cannot open the memory file: %s (os error %d)", strerror(errno), errno);
+    snprintf(why, 256, "%s load guest memory: %s (os error %d)", lead, strerror(errno), errno);
     return false;
   }
   if ((size_t)st.st_size != size) {
-    snprintf(why, 256, "Error creating guest memory from file: file too small");
+    snprintf(why, 256, "%s restore guest memory: Total sum of memory regions exceeds largest"
+                       " possible file offset", lead);
     close(fd);
     return false;
   }
   int flags = MAP_PRIVATE | MAP_NORESERVE;
   bool ok = take(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0), size);
   close(fd);
-  if (!ok) snprintf(why, 256, "Error creating guest memory from file: %s", strerror(errno));
+  if (!ok) snprintf(why, 256, "%s restore guest memory: %s", lead, strerror(errno));
   return ok;
 }
 
@@ -76,7 +79,12 @@ bool ram_dump(const char *path, bool diff, char why[256]) {
   bool existed = access(path, F_OK) == 0;
   int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   struct stat st;
-  bool ok = fd >= 0 && fstat(fd, &st) == 0;
+  if (fd < 0) {
+    snprintf(why, 256, "Cannot perform open on the memory backing file: %s (os error %d)",
+             strerror(errno), errno);
+    return false;
+  }
+  bool ok = fstat(fd, &st) == 0;
   if (ok && existed && (size_t)st.st_size != bytes) ok = ftruncate(fd, 0) == 0;
   ok = ok && ftruncate(fd, (off_t)bytes) == 0;
   for (size_t page = 0; ok && page < bytes / PAGE_BYTES; page++) {
@@ -86,7 +94,7 @@ bool ram_dump(const char *path, bool diff, char why[256]) {
   }
   ok = ok && fsync(fd) == 0;
   if (!ok) snprintf(why, 256, "Cannot write memory file: %s (os error %d)", strerror(errno), errno);
-  if (fd >= 0) close(fd);
+  close(fd);
   ram_forget_record();
   return ok;
 }

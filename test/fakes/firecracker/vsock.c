@@ -95,13 +95,21 @@ bool vsock_open(char why[256]) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (!address(&at, vm.vsock) || bind(fd, (struct sockaddr *)&at, sizeof at) < 0 ||
       listen(fd, 16) < 0) {
-    snprintf(why, 256, "Cannot create backend for vsock device: UnixBind: %s (os error %d)",
+    snprintf(why, 256, "Error binding to the host-side Unix socket: %s (os error %d)",
              strerror(errno), errno);
     close(fd);
     return false;
   }
   loop_watch(&door, fd, 0, on_door, NULL);
   return true;
+}
+
+/* The name goes with it, as with the original. */
+void vsock_close(void) {
+  if (!door.active) return;
+  loop_unwatch(&door);
+  close(door.fd);
+  unlink(vm.vsock);
 }
 
 /* A paused guest takes no connection and reads nothing. */
