@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { toForkdError } from "@forkd/api";
+import { resolveEngineSettings } from "@forkd/host/config/engine-settings.ts";
 import type { MemoryImage, RestoredVm } from "@forkd/host/engine/engine.ts";
 import { hostCpu } from "@forkd/host/engine/firecracker/cpu.ts";
 import { FirecrackerEngine } from "@forkd/host/engine/firecracker/engine.ts";
@@ -34,6 +35,7 @@ const engineIn = (jail: JailPolicy | null): FirecrackerEngine =>
     jail,
     cacheDir: join(dir, "cache"),
     cpuTemplate: null,
+    kvmTrialMs: resolveEngineSettings(process.env).kvmTrialMs,
     flatten: (image) => flattenInto(join(dir, "flat"), image),
   });
 const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib, nic: false } as const;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { parseSnapshotTag } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
+import { resolveEngineSettings } from "@forkd/host/config/engine-settings.ts";
 import { QemuEngine } from "@forkd/host/engine/qemu/engine.ts";
 import { resolveKernel } from "@forkd/host/kernel/resolve.ts";
 import { identifyProcess } from "@forkd/host/linux/proc.ts";
@@ -15,11 +16,12 @@ export async function qemuSubject(
 ): Promise<EngineSubject & { readonly frozen: FrozenGuest }> {
   const { dataDir, tag } = await ensureBaked();
   const paths = resolveDataPaths({ FORKD_DATA_DIR: dataDir }, 0);
+  const { kvmTrialMs } = resolveEngineSettings(process.env);
   const self = identifyProcess(process.pid) ?? assert.fail();
   const snapshot = await new SnapshotStore(paths, self).open(parseSnapshotTag(tag));
   const { machine, agent } = snapshot.manifest;
   return {
-    engine: new QemuEngine(paths.cacheDir),
+    engine: new QemuEngine({ cacheDir: paths.cacheDir, kvmTrialMs }),
     kernel: await resolveKernel(paths),
     rootImage: snapshot.rootImage,
     dir,

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { parseSnapshotTag } from "@forkd/api";
 import { type DataPaths, resolveDataPaths } from "@forkd/host/config/data-paths.ts";
+import { resolveEngineSettings } from "@forkd/host/config/engine-settings.ts";
 import type { RestoredVm, RestoreSpec } from "@forkd/host/engine/engine.ts";
 import { qmpSocketName } from "@forkd/host/engine/qemu/argv.ts";
 import { QemuEngine } from "@forkd/host/engine/qemu/engine.ts";
@@ -59,7 +60,8 @@ describe("a VMM that has more open than it was told to", { skip }, () => {
     tmp = await makeTmpDir("sharing");
     baked = await ensureBaked();
     paths = resolveDataPaths({ FORKD_DATA_DIR: baked.dataDir }, 0);
-    engine = new DoctoredEngine(paths.cacheDir);
+    const { kvmTrialMs } = resolveEngineSettings(process.env);
+    engine = new DoctoredEngine({ cacheDir: paths.cacheDir, kvmTrialMs });
     const owner = identifyProcess(process.pid) ?? assert.fail();
     store = new SnapshotStore(paths, owner);
     const deps = {

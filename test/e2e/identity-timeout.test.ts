@@ -4,6 +4,7 @@ import { Duplex } from "node:stream";
 import { after, before, describe, test } from "node:test";
 import { parseSandboxId, parseSnapshotTag } from "@forkd/api";
 import { type DataPaths, resolveDataPaths } from "@forkd/host/config/data-paths.ts";
+import { resolveEngineSettings } from "@forkd/host/config/engine-settings.ts";
 import type { RestoredVm, RestoreSpec } from "@forkd/host/engine/engine.ts";
 import { QemuEngine } from "@forkd/host/engine/qemu/engine.ts";
 import { noLimits } from "@forkd/host/fork/asked-limits.ts";
@@ -60,12 +61,13 @@ describe("a guest whose identity is never acknowledged", {
     tag = baked.tag;
     data = await makeDataDir("mute", baked);
     paths = resolveDataPaths({ FORKD_DATA_DIR: data.path }, 0);
+    const { kvmTrialMs } = resolveEngineSettings(process.env);
     service = await openForkService({
       paths,
       owner: "daemon",
       stateFile: null,
       log: silentLogger,
-      engine: new MutingEngine(paths.cacheDir),
+      engine: new MutingEngine({ cacheDir: paths.cacheDir, kvmTrialMs }),
       identityTimeoutMs: 3_000,
     });
   });

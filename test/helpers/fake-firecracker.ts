@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { engineDefaults } from "@forkd/host/config/engine-settings.ts";
 import type { BootKernel, MemoryImage } from "@forkd/host/engine/engine.ts";
 import {
   FirecrackerEngine,
@@ -82,6 +83,7 @@ export class FakeFirecracker {
       jail: null,
       cacheDir: join(this.dir, "cache"),
       cpuTemplate: null,
+      kvmTrialMs: engineDefaults.kvmTrialMs,
       flatten: (image) => flattenInto(join(this.dir, "flat"), image),
       kvmDevice: "/dev/null",
       ...changes,

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { parseSandboxId, type SandboxId } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
+import { resolveEngineSettings } from "@forkd/host/config/engine-settings.ts";
 import { QemuEngine } from "@forkd/host/engine/qemu/engine.ts";
 import { AgentLink } from "@forkd/host/fork/agent-link.ts";
 import { type Child, StartFailure } from "@forkd/host/fork/child.ts";
@@ -47,13 +48,14 @@ let count = 0;
 
 export async function openBench(dir: string, boundsMs?: StateBounds): Promise<ForkBench> {
   const paths = resolveDataPaths({ FORKD_DATA_DIR: dir }, 0);
+  const { kvmTrialMs } = resolveEngineSettings(process.env);
   const owner = identifyProcess(process.pid);
   if (owner === undefined) throw new Error("/proc does not know this process");
   const steps: JournalStep[] = [];
   const deps: ForkDeps = {
     paths,
     owner,
-    engines: onlyEngine(new QemuEngine(paths.cacheDir)),
+    engines: onlyEngine(new QemuEngine({ cacheDir: paths.cacheDir, kvmTrialMs })),
     store: new SnapshotStore(paths, owner),
     limits: new LimitKeeper(paths),
     network: new NetKeeper(paths, silentLogger),

@@ -15,6 +15,7 @@ test("without a word the best engine that works is taken, and Firecracker is jai
     firecracker: null,
     jailed: true,
     cpuTemplate: null,
+    kvmTrialMs: 8_000,
   });
 });
 
@@ -25,7 +26,13 @@ test("flags win over variables", () => {
     firecracker: "/a/fc",
     jailed: true,
     cpuTemplate: "T2",
+    kvmTrialMs: 8_000,
   });
+});
+
+test("a KVM that is slow is given the time that the operator says", () => {
+  assert.equal(engines([], { FORKD_KVM_TRIAL_SECS: "90" }).kvmTrialMs, 90_000);
+  assert.equal(engines(["--kvm-trial-secs", "600"]).kvmTrialMs, 600_000);
 });
 
 test("only an explicit word takes the jail away", () => {
@@ -40,5 +47,8 @@ test("what is not known is refused with the variable's name", () => {
   };
   refused({ FORKD_ENGINE: "xen" }, /FORKD_ENGINE="xen"/);
   refused({ FORKD_FIRECRACKER: "bin/fc" }, /FORKD_FIRECRACKER/);
+  for (const secs of ["0", "601", "1.5", "-1", "8s", "1e1"]) {
+    refused({ FORKD_KVM_TRIAL_SECS: secs }, /FORKD_KVM_TRIAL_SECS/);
+  }
   refused({ FORKD_FIRECRACKER_UNJAILED: "maybe" }, /FORKD_FIRECRACKER_UNJAILED/);
 });

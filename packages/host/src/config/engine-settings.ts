@@ -15,6 +15,8 @@ export interface EngineSettings {
   readonly jailed: boolean;
   /** A CPU template's name, or the absolute path of one; null shows guests the host's CPU. */
   readonly cpuTemplate: string | null;
+  /** Until a guest that is run to try KVM is given up, milliseconds. */
+  readonly kvmTrialMs: number;
 }
 
 /** What stands in for each setting. */
@@ -23,13 +25,24 @@ export const engineVariables = {
   firecracker: "FORKD_FIRECRACKER",
   unjailed: "FORKD_FIRECRACKER_UNJAILED",
   cpuTemplate: "FORKD_CPU_TEMPLATE",
+  kvmTrial: "FORKD_KVM_TRIAL_SECS",
 } as const;
+
+/**
+ * A guest under KVM says its first word in under a second. Where KVM opens but cannot run a stock
+ * kernel, it dies at once or crawls for half a minute: that is not worth waiting for, unless the
+ * operator knows that this KVM is nested in something slow.
+ */
+const kvmTrialDefaultSecs = 8;
+/** What is slower than this is slower than emulation. */
+const kvmTrialMaxSecs = 600;
 
 export const engineDefaults: EngineSettings = {
   choice: "auto",
   firecracker: null,
   jailed: true,
   cpuTemplate: null,
+  kvmTrialMs: kvmTrialDefaultSecs * 1000,
 };
 
 /** Throws config_invalid that names the variable. An empty variable counts as unset. */
@@ -43,6 +56,7 @@ export function resolveEngineSettings(env: Env): EngineSettings {
     firecracker,
     jailed: !parseSwitch(env[engineVariables.unjailed] || "0"),
     cpuTemplate: env[engineVariables.cpuTemplate] || null,
+    kvmTrialMs: parseTrial(env[engineVariables.kvmTrial] || String(kvmTrialDefaultSecs)) * 1000,
   };
 }
 
@@ -56,6 +70,12 @@ function parseSwitch(text: string): boolean {
   if (text === "1" || text === "true") return true;
   if (text === "0" || text === "false") return false;
   throw invalid(engineVariables.unjailed, text, "say 1 or 0");
+}
+
+function parseTrial(text: string): number {
+  const seconds = Number(text);
+  if (/^\d+$/.test(text) && seconds >= 1 && seconds <= kvmTrialMaxSecs) return seconds;
+  throw invalid(engineVariables.kvmTrial, text, `give whole seconds, 1 to ${kvmTrialMaxSecs}`);
 }
 
 function invalid(name: string, value: string, hint: string): ForkdError {

@@ -56,6 +56,7 @@ const rawSchema = z.object({
   firecracker: z.string().min(1).optional(),
   "firecracker-unjailed": z.string().optional(),
   "cpu-template": z.string().min(1).optional(),
+  "kvm-trial-secs": z.string().min(1).optional(),
   "branch-concurrency": z.coerce
     .number()
     .int()
@@ -170,6 +171,7 @@ function engineSettings(options: ParsedOptions): EngineSettings {
     [engineVariables.firecracker]: optionalPath(options.firecracker) ?? undefined,
     [engineVariables.unjailed]: options["firecracker-unjailed"],
     [engineVariables.cpuTemplate]: options["cpu-template"],
+    [engineVariables.kvmTrial]: options["kvm-trial-secs"],
   });
 }
 

@@ -65,6 +65,10 @@ export const daemonOptions = {
     "CPU that Firecracker's guests see, so that unlike hosts can restore them",
     "none: the host's own",
   ]),
+  "kvm-trial-secs": option("FORKD_KVM_TRIAL_SECS", "SECS", [
+    "Give up the guest that tries KVM after this; more where KVM is nested and slow",
+    "8",
+  ]),
   "branch-concurrency": option("FORKD_BRANCH_CONCURRENCY", "N", ["Branches at one time", "4"]),
 } as const satisfies Record<string, DaemonOption>;
 

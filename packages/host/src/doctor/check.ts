@@ -23,7 +23,7 @@ export interface Check {
   /** Unique, in lower case: what `--only` takes. */
   readonly name: string;
   /** Milliseconds until it is given up; checkTimeoutDefaultMs when absent. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | ((scope: DoctorScope) => number);
   /** Changes nothing. What it throws is a failure with the thrown error's hint. */
   readonly run: (scope: DoctorScope) => Promise<Finding>;
 }

@@ -81,7 +81,8 @@ async function examine(scope: DoctorScope, check: Check, mend: boolean): Promise
 }
 
 async function find(scope: DoctorScope, { name, run, timeoutMs }: Check): Promise<Finding> {
-  const deadlineMs = timeoutMs ?? checkTimeoutDefaultMs;
+  const asked = typeof timeoutMs === "function" ? timeoutMs(scope) : timeoutMs;
+  const deadlineMs = asked ?? checkTimeoutDefaultMs;
   try {
     return await withDeadline(run(scope), deadlineMs, `looking at ${name}`);
   } catch (error) {

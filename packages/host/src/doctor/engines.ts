@@ -16,15 +16,20 @@ import { ask, type DoctorScope } from "./scope.ts";
 /** The QEMU of Debian 12, on which forkd is tested; older ones lack what it asks of `microvm`. */
 const qemuOldest = "7.2.0";
 const versionTimeoutMs = 4_000;
-/** A trial of KVM takes 8 s where it hangs, for each engine, and an initramfs may be built before. */
-const trialTimeoutMs = 40_000;
+/** An initramfs may be built before the trials. */
+const initramfsTimeoutMs = 24_000;
+
+/** A trial of KVM takes all its time where it hangs, for each engine. */
+function trialsTimeoutMs({ engines }: DoctorScope): number {
+  return 2 * engines.kvmTrialMs + initramfsTimeoutMs;
+}
 
 export const engineChecks: readonly Check[] = [
   { name: "helpers", run: helpers },
   { name: "qemu", run: qemu },
   { name: "firecracker", run: firecracker },
   { name: "guest-kernel", run: guestKernel },
-  { name: "engine", run: engine, timeoutMs: trialTimeoutMs },
+  { name: "engine", run: engine, timeoutMs: trialsTimeoutMs },
   { name: "vhost-vsock", run: vhostVsock },
 ];
 

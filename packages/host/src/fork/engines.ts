@@ -47,14 +47,16 @@ export function openEngines(
   path: string | undefined,
 ): Engines {
   const broker = new VmmBroker();
+  const { kvmTrialMs } = settings;
   const flat = new FlatImages(join(paths.cacheDir, "flat"));
   const engines: Readonly<Record<EngineName, Engine>> = {
-    qemu: new QemuEngine(paths.cacheDir, broker),
+    qemu: new QemuEngine({ cacheDir: paths.cacheDir, kvmTrialMs, broker }),
     firecracker: new FirecrackerEngine({
       find: () => findPrograms(paths, settings, path),
       jail: settings.jailed ? jailDefaults : null,
       cacheDir: paths.cacheDir,
       cpuTemplate: settings.cpuTemplate,
+      kvmTrialMs,
       flatten: (image) => flat.flatten(image),
       broker,
     }),

@@ -48,6 +48,8 @@ export interface FirecrackerOptions {
   /** One of its own when absent. */
   readonly broker?: VmmBroker;
   readonly kvmDevice?: string;
+  /** Until a guest that tries KVM is given up. */
+  readonly kvmTrialMs: number;
   readonly timeouts?: Partial<FirecrackerTimeouts>;
 }
 
@@ -73,8 +75,8 @@ export class FirecrackerEngine implements Engine {
   async probe(kernel: BootKernel): Promise<EngineProbe> {
     const host = await this.#findHost();
     this.#cpu ??= await cpuOf(this.#options.cpuTemplate);
-    const { cacheDir, kvmDevice = "/dev/kvm" } = this.#options;
-    return await probeFirecracker(host, kernel, { cacheDir, kvmDevice });
+    const { cacheDir, kvmTrialMs, kvmDevice = "/dev/kvm" } = this.#options;
+    return await probeFirecracker(host, kernel, { cacheDir, kvmDevice, kvmTrialMs });
   }
 
   machine(

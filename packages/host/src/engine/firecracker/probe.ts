@@ -16,8 +16,6 @@ import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
 import { formatVersion, parseVersion } from "./version.ts";
 
-/** As long as the trial of QEMU with KVM: a guest that runs says its first word in under a second. */
-const trialTimeoutMs = 8_000;
 const trialMemoryMib = 128;
 
 const verdictSchema = z.object({ works: z.boolean(), reason: z.string() });
@@ -26,6 +24,8 @@ type Verdict = z.infer<typeof verdictSchema>;
 export interface ProbeOptions {
   readonly cacheDir: string;
   readonly kvmDevice: string;
+  /** Until the guest that tries KVM is given up. */
+  readonly kvmTrialMs: number;
 }
 
 /**
@@ -54,6 +54,7 @@ async function cachedVerdict(
   options: ProbeOptions,
 ): Promise<Verdict> {
   const parts = [bootId(), host.binary, formatVersion(host.version), kernel.vmlinuz, kernel.initrd];
+  parts.push(String(options.kvmTrialMs));
   const key = createHash("sha256").update(parts.join("\n")).digest("hex");
   const path = join(options.cacheDir, `firecracker-verdict-${key.slice(0, 16)}.json`);
   const text = await readFile(path, "utf8").catch(() => undefined);
@@ -67,7 +68,7 @@ async function cachedVerdict(
 async function tryKvm(
   host: FirecrackerHost,
   kernel: BootKernel,
-  { cacheDir, kvmDevice }: ProbeOptions,
+  { cacheDir, kvmDevice, kvmTrialMs }: ProbeOptions,
 ): Promise<Verdict> {
   await mkdir(cacheDir, { recursive: true, mode: 0o700 });
   try {
@@ -77,7 +78,7 @@ async function tryKvm(
   }
   const workDir = await mkdtemp(join(cacheDir, "fc-trial-"));
   try {
-    return await runTrial(host, kernel, workDir);
+    return await runTrial(host, kernel, { workDir, timeoutMs: kvmTrialMs });
   } finally {
     await rm(workDir, { recursive: true, force: true });
   }
@@ -86,7 +87,7 @@ async function tryKvm(
 async function runTrial(
   host: FirecrackerHost,
   kernel: BootKernel,
-  workDir: string,
+  { workDir, timeoutMs }: { readonly workDir: string; readonly timeoutMs: number },
 ): Promise<Verdict> {
   const { process, api } = await launch(host, {
     workDir,
@@ -104,7 +105,7 @@ async function runTrial(
     const spoke = agentSpoke(process.stdout);
     await answered(process, startTrial(host, api), "the KVM trial");
     const died = process.ended.then(() => false);
-    const works = await withDeadline(Promise.race([spoke, died]), trialTimeoutMs, "the KVM trial");
+    const works = await withDeadline(Promise.race([spoke, died]), timeoutMs, "the KVM trial");
     if (works) return { works, reason: "KVM: a guest kernel ran to its agent under Firecracker" };
     return { works, reason: `KVM: the trial guest died: ${process.logTail()}` };
   } catch (error) {

@@ -26,16 +26,24 @@ const cpuOf = {
   tcg: "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+rdrand,+arat",
 } as const;
 
+export interface QemuOptions {
+  /** Verdicts of trials are kept here. */
+  readonly cacheDir: string;
+  /** Until a guest that tries KVM is given up. */
+  readonly kvmTrialMs: number;
+  /** One of its own when absent. */
+  readonly broker?: VmmBroker;
+}
+
 /** The QEMU engine: KVM where it works, emulation everywhere else. */
 export class QemuEngine implements Engine {
   readonly name = "qemu";
-  readonly #cacheDir: string;
+  readonly #options: QemuOptions;
   readonly #broker: VmmBroker;
 
-  /** Verdicts of trials are kept in `cacheDir`. */
-  constructor(cacheDir: string, broker = new VmmBroker()) {
-    this.#cacheDir = cacheDir;
-    this.#broker = broker;
+  constructor(options: QemuOptions) {
+    this.#options = options;
+    this.#broker = options.broker ?? new VmmBroker();
   }
 
   version(): Promise<string> {
@@ -43,7 +51,7 @@ export class QemuEngine implements Engine {
   }
 
   probe(kernel: BootKernel): Promise<EngineProbe> {
-    return probeQemu(kernel, this.#cacheDir);
+    return probeQemu(kernel, this.#options);
   }
 
   machine(

@@ -12,20 +12,22 @@ import { agentSpoke } from "../console.ts";
 import type { BootKernel, EngineProbe } from "../engine.ts";
 import { startOwnVmm } from "../own-vmm.ts";
 
-/**
- * A guest under KVM says its first word in under a second. Where KVM opens but cannot run a stock
- * kernel, it dies at once or crawls for half a minute: that is not worth waiting for.
- */
-const kvmTrialTimeoutMs = 8_000;
 const trialMemoryMib = 128;
 
 const verdictSchema = z.object({ works: z.boolean(), reason: z.string() });
 type Verdict = z.infer<typeof verdictSchema>;
 
+export interface TrialOptions {
+  /** Verdicts are kept here. */
+  readonly cacheDir: string;
+  /** Until the guest that tries KVM is given up. */
+  readonly kvmTrialMs: number;
+}
+
 /** Tries QEMU and KVM for real; the KVM verdict is kept per boot of the host and guest kernel. */
-export async function probeQemu(kernel: BootKernel, cacheDir: string): Promise<EngineProbe> {
+export async function probeQemu(kernel: BootKernel, options: TrialOptions): Promise<EngineProbe> {
   const version = await qemuVersion();
-  const verdict = await cachedVerdict(kernel, cacheDir);
+  const verdict = await cachedVerdict(kernel, options);
   return {
     engine: "qemu",
     version,
@@ -45,20 +47,24 @@ export async function qemuVersion(): Promise<string> {
   }
 }
 
-async function cachedVerdict(kernel: BootKernel, cacheDir: string): Promise<Verdict> {
+async function cachedVerdict(kernel: BootKernel, options: TrialOptions): Promise<Verdict> {
+  const { cacheDir, kvmTrialMs } = options;
   const key = createHash("sha256")
-    .update(`${bootId()}\n${kernel.vmlinuz}\n${kernel.initrd}`)
+    .update(`${bootId()}\n${kernel.vmlinuz}\n${kernel.initrd}\n${kvmTrialMs}`)
     .digest("hex");
   const path = join(cacheDir, `kvm-verdict-${key.slice(0, 16)}.json`);
   const text = await readFile(path, "utf8").catch(() => undefined);
   const cached = text === undefined ? undefined : verdictSchema.safeParse(JSON.parse(text));
   if (cached?.success) return cached.data;
-  const verdict = await tryKvm(kernel, cacheDir);
+  const verdict = await tryKvm(kernel, options);
   await replaceFile(path, JSON.stringify(verdict));
   return verdict;
 }
 
-async function tryKvm(kernel: BootKernel, cacheDir: string): Promise<Verdict> {
+async function tryKvm(
+  kernel: BootKernel,
+  { cacheDir, kvmTrialMs }: TrialOptions,
+): Promise<Verdict> {
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch {
@@ -67,17 +73,18 @@ async function tryKvm(kernel: BootKernel, cacheDir: string): Promise<Verdict> {
   await mkdir(cacheDir, { recursive: true, mode: 0o700 });
   const workDir = await mkdtemp(join(cacheDir, "kvm-trial-"));
   try {
-    return await runTrial(kernel, workDir);
+    return await runTrial(kernel, workDir, kvmTrialMs);
   } finally {
     await rm(workDir, { recursive: true, force: true });
   }
 }
 
-async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
+async function runTrial(kernel: BootKernel, workDir: string, timeoutMs: number): Promise<Verdict> {
   const trial = await startOwnVmm({
+    // Under KVM no clock is the default of `microvm`: the kernel would wait a second for one.
     argv: [
       "qemu-system-x86_64",
-      ...["-M", "microvm,isa-serial=on", "-accel", "kvm", "-cpu", "host"],
+      ...["-M", "microvm,rtc=on,isa-serial=on", "-accel", "kvm", "-cpu", "host"],
       ...[
         "-m",
         String(trialMemoryMib),
@@ -100,15 +107,11 @@ async function runTrial(kernel: BootKernel, workDir: string): Promise<Verdict> {
   try {
     const spoke = agentSpoke(trial.socket(0));
     const died = trial.ended.then(() => false);
-    const works = await withDeadline(
-      Promise.race([spoke, died]),
-      kvmTrialTimeoutMs,
-      "the KVM trial",
-    );
+    const works = await withDeadline(Promise.race([spoke, died]), timeoutMs, "the KVM trial");
     if (works) return { works, reason: "KVM: a guest kernel ran to its agent" };
     return { works, reason: `KVM: the trial guest died: ${lastLine(trial.logTail())}` };
   } catch {
-    return { works: false, reason: `KVM: the trial guest said nothing in ${kvmTrialTimeoutMs} ms` };
+    return { works: false, reason: `KVM: the trial guest said nothing in ${timeoutMs} ms` };
   } finally {
     await trial.stop();
   }
