@@ -66,8 +66,9 @@ change() {
   printf 'changed: %s\n' "$what"
 }
 
-# write_file TEXT PATH replaces a file in one step.
+# write_file TEXT PATH replaces a file in one step; a small system lacks its directory.
 write_file() {
+  mkdir -p "$(dirname "$2")"
   (umask 022 && printf '%s\n' "$1" >"$2.new") && mv "$2.new" "$2"
 }
 
