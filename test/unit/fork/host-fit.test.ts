@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import { ForkdError } from "@forkd/api";
 import type { Engine } from "@forkd/host/engine/engine.ts";
+import { EngineVersions } from "@forkd/host/fork/engine-versions.ts";
 import { type Engines, onlyEngine } from "@forkd/host/fork/engines.ts";
 import { HostFit } from "@forkd/host/fork/host-fit.ts";
 import { sampleManifest } from "../../helpers/sample-manifest.ts";
+import { makeTmpDir } from "../../helpers/tmp.ts";
 
 /** All of an engine that is asked here. */
 function enginesWith(version: () => Promise<string>): Engines {
@@ -40,4 +44,29 @@ test("an engine is asked once, and again when it could not answer", async () => 
   await fit.unfit(manifest);
   await fit.unfit(manifest);
   assert.equal(asked, 2);
+});
+
+test("another run asks again only when the program is another file", async () => {
+  await using dir = await makeTmpDir("host-fit");
+  const cacheDir = dir.path;
+  const program = join(cacheDir, "vmm");
+  let asked = 0;
+  const version = async (): Promise<string> => {
+    asked += 1;
+    return "7.2.0";
+  };
+  const run = async (): Promise<void> => {
+    const kept = new EngineVersions({ cacheDir, programOf: async () => program });
+    assert.equal(await new HostFit(enginesWith(version), kept).unfit(manifest), undefined);
+  };
+  await writeFile(program, "one");
+  await run();
+  await run();
+  assert.equal(asked, 1);
+  await writeFile(program, "another");
+  await run();
+  assert.equal(asked, 2);
+  await writeFile(join(cacheDir, "version-qemu.json"), "{");
+  await run();
+  assert.equal(asked, 3, "a record that cannot be read is none");
 });

@@ -1,11 +1,12 @@
 import { rm } from "node:fs/promises";
-import { ForkdError, limits } from "@forkd/api";
+import { type EngineName, ForkdError, limits } from "@forkd/api";
 import type { DataPaths } from "../config/data-paths.ts";
 import { type EngineSettings, engineDefaults } from "../config/engine-settings.ts";
 import type { Engine } from "../engine/engine.ts";
 import { removeLeftovers } from "../image/staging.ts";
 import { leftoverFiles } from "../lib/atomic.ts";
 import type { Logger } from "../lib/log.ts";
+import { findOnPath } from "../lib/programs.ts";
 import { identifyProcess, type ProcessIdentity } from "../linux/proc.ts";
 import { kernelStagingDir } from "../store/kernels.ts";
 import { layout, writtenDirs } from "../store/layout.ts";
@@ -17,6 +18,7 @@ import { Branches } from "./branches.ts";
 import { acquireDaemonLock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
 import { DiskGuard } from "./disk-guard.ts";
+import { EngineVersions } from "./engine-versions.ts";
 import { type Engines, onlyEngine, openEngines } from "./engines.ts";
 import { EventSource } from "./events.ts";
 import { Execs } from "./execs.ts";
@@ -86,9 +88,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   };
   const view = stateFile === null ? null : new StateView(stateFile, source, options.log);
   const changed = (): void => view?.changed();
-  // A command line is asked for no events: it need not look at every snapshot for them.
-  const watched = lock === null ? async () => [] : () => store.list();
-  const events = new EventSource(watched, options.log);
+  const events = new EventSource(watchedBy(options.owner, store), options.log);
   const snapshotsChanged = both(changed, () => events.snapshotsChanged());
   const sandboxes: Sandboxes = new Sandboxes({ deps, changed, onSandbox: events.onSandbox });
   await takeOver(deps, sandboxes, events);
@@ -172,9 +172,22 @@ function openStore(
   owner: ProcessIdentity,
 ): { engines: Engines; store: SnapshotStore } {
   const engines = enginesOf(options);
-  const fit = new HostFit(engines);
+  const fit = new HostFit(engines, options.engine === undefined ? versionsOf(options) : null);
   const unfit = (manifest: Manifest): Promise<string | undefined> => fit.unfit(manifest);
   return { engines, store: new SnapshotStore(options.paths, owner, { unfit }) };
+}
+
+/** A command line is asked for no events: it need not look at every snapshot for them. */
+function watchedBy(owner: ServiceOptions["owner"], store: SnapshotStore) {
+  return owner === "daemon" ? () => store.list() : async () => [];
+}
+
+/** Whether Firecracker is usable depends on more than its file: only QEMU's answer is kept. */
+function versionsOf({ paths, programPath = "" }: ServiceOptions): EngineVersions {
+  const { cacheDir } = paths;
+  const programOf = async (name: EngineName): Promise<string | undefined> =>
+    name === "qemu" ? await findOnPath("qemu-system-x86_64", programPath) : undefined;
+  return new EngineVersions({ cacheDir, programOf });
 }
 
 function enginesOf({
