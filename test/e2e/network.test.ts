@@ -98,7 +98,7 @@ function networkTests(): void {
     await assert.rejects(spawn(), (error: unknown) => {
       const { code, hint } = toForkdError(error);
       assert.equal(code, "netns_unavailable");
-      assert.match(hint, /netns-setup\.sh 1$/);
+      assert.match(hint, /sudo forkd netns setup 1$/);
       return true;
     });
     assert.deepEqual(await daemon.client.listSandboxes(), []);

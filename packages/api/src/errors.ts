@@ -51,7 +51,7 @@ export const errorTable = {
   snapshot_incompatible: spec(409, "bake the snapshot again on this host"),
   sandbox_ended: spec(409, "spawn a new one with: forkd spawn --tag TAG"),
   branch_budget_exceeded: spec(409, "raise max_pause_ms, or branch when the guest writes less", 1),
-  netns_unavailable: spec(409, "make namespaces with: sudo ./scripts/netns-setup.sh N"),
+  netns_unavailable: spec(409, "make namespaces with: sudo forkd netns setup N"),
   live_unsupported: spec(409, "branch with mode diff, or run on a kernel of 6.7 or newer"),
   sandbox_busy: spec(409, "retry after the time in Retry-After", 1),
   limit_unavailable: spec(409, "leave require_limits out to run without; see docs/host-limits.md"),

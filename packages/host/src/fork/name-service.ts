@@ -58,7 +58,7 @@ function unavailable(address: string, cause: unknown): ForkdError {
   const why = cause instanceof Error ? cause.message : String(cause);
   const message = `sandboxes cannot be served names on ${address}: ${why}`;
   return new ForkdError("netns_unavailable", message, {
-    hint: "set up the bridge again with: sudo ./scripts/netns-setup.sh N",
+    hint: "set up the bridge again with: sudo forkd netns setup N",
     cause,
   });
 }

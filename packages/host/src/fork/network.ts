@@ -139,7 +139,7 @@ function unavailable({ count, free, held }: Room): ForkdError {
   const state = total === 0 ? "this host has none" : `of this host's ${total}, ${held} are in use`;
   const wanted = Math.min(held + count, childrenMax);
   return new ForkdError("netns_unavailable", `network namespaces needed: ${count}; ${state}`, {
-    hint: `make more with: sudo ./scripts/netns-setup.sh ${wanted}`,
+    hint: `make more with: sudo forkd netns setup ${wanted}`,
   });
 }
 

@@ -44,7 +44,7 @@ export async function readHostState(dir = poolDir): Promise<HostState | undefine
   const parsed = settingsSchema.safeParse(JSON.parse(text));
   if (parsed.success) return parsed.data;
   throw new ForkdError("state_corrupt", `${path} is damaged`, {
-    hint: "remove it, then run ./scripts/netns-setup.sh again",
+    hint: "remove it, then run: sudo forkd netns setup N",
   });
 }
 
@@ -82,7 +82,7 @@ function requireSame(settings: HostNetSettings, before: HostState | undefined): 
   if (before.bridge === settings.bridge && before.net4 === settings.net4) return;
   const message = `the namespaces of this host are on ${before.bridge}, ${before.net4}.0.1`;
   throw new ForkdError("bad_request", message, {
-    hint: "first run: sudo ./scripts/netns-teardown.sh --yes --include-bridge",
+    hint: "first run: sudo forkd netns teardown --yes --include-bridge",
   });
 }
 

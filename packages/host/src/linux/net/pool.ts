@@ -187,7 +187,7 @@ async function readToken(path: string): Promise<Token> {
   const parsed = tokenSchema.safeParse(text.length > tokenBytesMax ? null : JSON.parse(text));
   if (parsed.success) return parsed.data;
   throw new ForkdError("state_corrupt", `${path} is damaged`, {
-    hint: "make the namespaces again: sudo ./scripts/netns-teardown.sh --yes, then netns-setup.sh N",
+    hint: "make the namespaces again: sudo forkd netns teardown --yes, then setup N",
   });
 }
 
