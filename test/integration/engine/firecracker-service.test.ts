@@ -10,6 +10,7 @@ import {
   parseSandboxId,
   parseSnapshotTag,
   type SnapshotTag,
+  toForkdError,
 } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { engineDefaults } from "@forkd/host/config/engine-settings.ts";
@@ -175,6 +176,35 @@ describe("a service with Firecracker", { skip }, () => {
     assert.equal(grandchild?.info.engine, "firecracker");
     await jailed.close("kill");
     assert.deepEqual(await readdir(paths.workDir), []);
+  });
+
+  test("a snapshot of another version is refused until that one is back, or it is baked anew", async (t) => {
+    t.after(() => fake.setVersion("1.16.1"));
+    const other = parseSnapshotTag("other");
+    const fork = async (from: SnapshotTag): Promise<string | undefined> => {
+      const cli = await open("cli");
+      const spec = { tag: from, count: 1, limits: noLimits, minIsolation: null };
+      try {
+        return (await cli.spawn(spec))[0]?.info.engine;
+      } finally {
+        await cli.close("kill");
+      }
+    };
+    await fake.setVersion("1.17.0");
+    await assert.rejects(fork(tag), (error: unknown) => {
+      const { code, message, hint } = toForkdError(error);
+      assert.equal(code, "snapshot_incompatible");
+      assert.match(message, /of firecracker 1\.16\.1, this host has 1\.17\.0/);
+      assert.match(hint, /bake the snapshot again/);
+      return true;
+    });
+    const cli = await open("cli");
+    await cli.bake({ ...request, tag: other }, () => undefined);
+    await cli.close("kill");
+    assert.equal(await fork(other), "firecracker");
+    await fake.setVersion("1.16.1");
+    assert.equal(await fork(tag), "firecracker");
+    await assert.rejects(fork(other), { code: "snapshot_incompatible" });
   });
 
   test("without the engine of a snapshot its children cannot be had, and it says so", async () => {
