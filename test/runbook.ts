@@ -1,7 +1,8 @@
 /**
  * `npm run test:runbook`: runs docs/runbook.md in an emulated Debian with systemd, from its
  * packages, and provokes the failures that it tells of. Takes about half an hour; exits with 1 when
- * anything is printed that the runbook does not say. `--debs DIR` takes packages that are built.
+ * anything is printed that the runbook does not say. `--debs DIR` takes packages that are built;
+ * `--only HEADING`, more than once, runs these parts alone, after those that all need.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +12,8 @@ import { run } from "@forkd/host/lib/exec.ts";
 import { repoRoot } from "./helpers/baked.ts";
 import { staticBusybox } from "./helpers/capabilities.ts";
 import { skipWithout } from "./helpers/capability.ts";
-import { isPrinted, type RunbookCommand, runbookOf } from "./helpers/runbook.ts";
+import { FakeFirecracker } from "./helpers/fake-firecracker.ts";
+import { isPrinted, type RunbookCommand, type RunbookPart, runbookOf } from "./helpers/runbook.ts";
 import { bakeSmall } from "./helpers/small-snapshot.ts";
 import { skipWithoutSystemImage } from "./helpers/system-image.ts";
 import { bootSystem, type SystemVm } from "./helpers/system-vm.ts";
@@ -31,7 +33,10 @@ const looks =
   /^(?:curl -s|systemctl (?:is-active|show)|forkd (?:ls|images|inspect)|tail|journalctl|ls|ss) /;
 
 const token = "/etc/forkd/token";
-const snapshotDir = `/var/lib/forkd/snapshots/${tag}`;
+const snapshots = "/var/lib/forkd/snapshots";
+const snapshotDir = `${snapshots}/${tag}`;
+/** What the others need: forkd, its token, a snapshot and sandboxes. */
+const needed: readonly string[] = ["Install", "See that it works", "A first snapshot"];
 
 /** What goes wrong before a part of the runbook is needed, by its heading. */
 const provocations: Readonly<Record<string, string>> = {
@@ -42,6 +47,19 @@ const provocations: Readonly<Record<string, string>> = {
   "The daemon does not start: its configuration": `echo CHANGE_ME > ${token}`,
   "The daemon is killed, or does not answer": "systemctl reset-failed forkd-controller",
   "A spawn is refused: the snapshot": `mv ${snapshotDir}/vmstate /var/lib/forkd/vmstate.away`,
+  "A spawn is refused: the snapshot is of another engine":
+    `cp -a --sparse=always ${snapshotDir} ${snapshots}/older; ` +
+    `sed -i -E 's/"tag": *"${tag}"/"tag":"older"/; ` +
+    `/"name": *"qemu"/,/isolation/ s/"version": *"[0-9.]+"/"version":"6.0.0"/' ` +
+    `${snapshots}/older/snapshot.json`,
+  "Firecracker is too old":
+    `ln -s /files/firecracker/* ${work}/; ` +
+    "printf '#!/bin/sh\\necho Firecracker v1.7.0\\n' >/usr/local/bin/firecracker; " +
+    "chmod 755 /usr/local/bin/firecracker",
+  "A sandbox reaches nothing that it may reach":
+    "nft add table inet site; " +
+    "nft 'add chain inet site through { type filter hook forward priority 0; policy drop; }'",
+  "Something is left behind": "mkdir /var/lib/forkd/work/strange",
   "The disk is full":
     "fallocate -l $(df --output=avail -B1 /var/lib/forkd | tail -n 1) /var/lib/forkd/fill; " +
     "dd if=/dev/zero of=/var/lib/forkd/fill2 bs=4k 2>/dev/null; true",
@@ -108,10 +126,13 @@ class Runbook {
   }
 }
 
+const { values } = parseArgs({
+  options: { debs: { type: "string" }, only: { type: "string", multiple: true } },
+});
+
 /** The packages that the runbook names, as files for the VM. */
 async function packagesOf(text: string, outDir: string): Promise<Record<string, string>> {
   const names = new Set([...text.matchAll(/forkd_[\d.]+_amd64\.deb/g)].map(([name]) => name));
-  const { values } = parseArgs({ options: { debs: { type: "string" } } });
   const dir = values.debs ?? outDir;
   for (const name of values.debs === undefined ? names : []) {
     const version = name.split("_")[1] ?? "";
@@ -119,6 +140,15 @@ async function packagesOf(text: string, outDir: string): Promise<Record<string, 
     await run([join(repoRoot, "scripts/node"), ...release], { cwd: repoRoot });
   }
   return Object.fromEntries([...names].map((name) => [`debs/${name}`, join(dir, name)]));
+}
+
+/** The parts of these headings and what they need; all when none is named. Throws for another. */
+function wantedOf(all: readonly RunbookPart[], only: readonly string[] = []): RunbookPart[] {
+  const known = all.map(({ heading }) => heading);
+  const unknown = only.find((heading) => !known.includes(heading));
+  if (unknown !== undefined) throw new Error(`no part "${unknown}": ${known.join(", ")}`);
+  const wanted = only.length === 0 ? known : [...needed, ...only];
+  return all.filter(({ heading }) => wanted.includes(heading));
 }
 
 const lacks =
@@ -132,11 +162,19 @@ if (lacks !== false) {
 const text = readFileSync(join(repoRoot, "docs/runbook.md"), "utf8");
 await using tmp = await makeTmpDir("runbook");
 await using snapshot = await bakeSmall(tag);
-const files = { ...(await packagesOf(text, tmp.path)), ...snapshot.files };
+const firecracker = await FakeFirecracker.make(join(tmp.path, "fake"));
+const files = {
+  ...(await packagesOf(text, tmp.path)),
+  ...snapshot.files,
+  "firecracker/firecracker": firecracker.binary,
+  "firecracker/jailer": firecracker.jailer,
+};
+const parts = wantedOf(runbookOf(text), values.only);
 await using vm = await bootSystem({ memoryMib: vmMemoryMib, files });
 await vm.ok(`mkdir ${work} && ln -s /files/debs/* ${work}/`);
 const runbook = new Runbook(vm);
-for (const { heading, commands } of runbookOf(text)) await runbook.part(heading, commands);
+for (const { heading, commands } of parts) await runbook.part(heading, commands);
 for (const each of runbook.wrong) console.error(`wrong: ${each}`);
-console.log(runbook.wrong.length === 0 ? "the runbook holds" : `${runbook.wrong.length} wrong`);
+const count = parts.reduce((sum, { commands }) => sum + commands.length, 0);
+console.log(`${count} commands, ${runbook.wrong.length} wrong`);
 process.exitCode = runbook.wrong.length === 0 ? 0 : 1;
