@@ -349,7 +349,7 @@ function networkTests(): void {
       const { status, hint } = await look();
       assert.equal(status, "warn", begin);
       await shellOf(hint);
-      assert.deepEqual(await reach(child, targets), open, hint);
+      await eventually(async () => assert.deepEqual(await reach(child, targets), open, hint));
       assert.equal((await look()).status, "pass", hint);
       await shellOf(end);
     }
