@@ -6,7 +6,8 @@
  * the daemon forks with locks held, and nothing of this program stays.
  *
  *   forkd-launch [--no-thp] [--die-with-parent PID] [--oom-score-adj N] [--cgroup PROCS_FILE]...
- *                [--bind FILE NAME]... [--netns FILE] [--keep-fds N] -- ARGV...
+ *                [--bind FILE NAME]... [--netns FILE | --own-netns] [--tap NAME UID]
+ *                [--keep-fds N] -- ARGV...
  *
  * --cgroup joins the control group of that cgroup.procs file before anything else of the program
  * happens, so no page and no thread of it is ever outside its limits. It may be given once for each
@@ -19,7 +20,11 @@
  * system.
  *
  * --netns enters a network namespace by its file, such as /run/netns/NAME: the program has that
- * network and no other, and a tap of it is the one that it opens by name.
+ * network and no other, and a tap of it is the one that it opens by name. --own-netns makes one
+ * with nothing in it, which goes with the program.
+ *
+ * --tap lets a user open the tap device NAME of that network (TUNSETOWNER), and makes it when there
+ * is none: whom a jail makes of us has no right to any device of a network but its own.
  *
  * --die-with-parent takes the expected parent's pid: had it died before the request was made, this
  * exits at once rather than outlive it. --keep-fds closes every descriptor from N on.
@@ -29,11 +34,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -91,6 +100,26 @@ static void enter_netns(const char *file) {
   close(fd);
 }
 
+static void own_netns(void) {
+  if (unshare(CLONE_NEWNET) != 0) fail("a network namespace");
+}
+
+/* It stays when this closes it; the flags are those that a VMM opens it with. */
+static void give_tap(const char *name, const char *user) {
+  struct ifreq tap = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+  long uid = parse_number(user, 0, INT32_MAX);
+  if (strlen(name) >= sizeof tap.ifr_name) {
+    errno = ENAMETOOLONG;
+    fail(name);
+  }
+  strcpy(tap.ifr_name, name);
+  int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+  if (fd < 0) fail("/dev/net/tun");
+  if (ioctl(fd, TUNSETIFF, &tap) != 0) fail(name);
+  if (ioctl(fd, TUNSETOWNER, uid) != 0 || ioctl(fd, TUNSETPERSIST, 1) != 0) fail(name);
+  close(fd);
+}
+
 static void die_with_parent(const char *text) {
   pid_t parent = (pid_t)parse_number(text, 1, 1L << 22);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail("PR_SET_PDEATHSIG");
@@ -124,6 +153,11 @@ int main(int argc, char **argv) {
       bind_file(file, value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--netns") == 0) {
       enter_netns(value_of(argc, argv, &at));
+    } else if (strcmp(argv[at], "--own-netns") == 0) {
+      own_netns();
+    } else if (strcmp(argv[at], "--tap") == 0) {
+      const char *name = value_of(argc, argv, &at);
+      give_tap(name, value_of(argc, argv, &at));
     } else if (strcmp(argv[at], "--keep-fds") == 0) {
       long first = parse_number(value_of(argc, argv, &at), 3, 1024);
       if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) != 0) fail("close_range");

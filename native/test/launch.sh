@@ -77,6 +77,22 @@ if [ "$(id -u)" = 0 ]; then
   kill "$keeper"
   check "a file that is no network namespace is 125" 125 \
     "$(code_of "$launch" --netns /proc/self/ns/mnt -- true)"
+  check "a network of its own has nothing but itself" lo: \
+    "$("$launch" --own-netns -- awk 'NR > 2 { print $1 }' /proc/self/net/dev)"
+  if [ -c /dev/net/tun ]; then
+    show="ip -details link show dev forkd-t0"
+    kept="tap pi off vnet_hdr on persist on user"
+    check "a tap is made in it and given to a user" "$kept 4321" \
+      "$("$launch" --own-netns --tap forkd-t0 4321 -- $show | grep -o 'tap pi.*user [0-9]*')"
+    check "a tap that is there is given to the next user" "$kept 8765" \
+      "$("$launch" --own-netns --tap forkd-t0 1 -- "$launch" --tap forkd-t0 8765 -- $show |
+        grep -o 'tap pi.*user [0-9]*')"
+    check "a name that is no device's is 125" 125 \
+      "$(code_of "$launch" --own-netns --tap a-name-of-sixteen 1 -- true)"
+  else
+    tests=$((tests + 1))
+    echo "ok $tests - taps are given to users # SKIP no /dev/net/tun"
+  fi
 else
   tests=$((tests + 1))
   echo "ok $tests - mounts and network namespaces # SKIP needs root"

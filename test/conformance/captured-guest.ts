@@ -11,6 +11,7 @@ import type {
   Machine,
   MemoryImage,
   Vm,
+  VmNetwork,
 } from "@forkd/host/engine/engine.ts";
 
 const helloTimeoutMs = 120_000;
@@ -62,7 +63,7 @@ export class Guest {
   }
 
   /** Restores a VM, which is paused. */
-  static async restore(world: GuestWorld, from: FrozenGuest) {
+  static async restore(world: GuestWorld, from: FrozenGuest, network: VmNetwork | null = null) {
     const workDir = await newDir(world);
     const { machine, memory, vmstateFile } = from;
     const vm = await world.engine.restore({
@@ -74,7 +75,7 @@ export class Guest {
       scratch: [],
       dieWithParent: true,
       cgroups: [],
-      network: null,
+      network,
     });
     world.vms.push(vm);
     return { vm, workDir };

@@ -38,7 +38,7 @@ const engineIn = (jail: JailPolicy | null): FirecrackerEngine =>
     kvmTrialMs: resolveEngineSettings(process.env).kvmTrialMs,
     flatten: (image) => flattenInto(join(dir, "flat"), image),
   });
-const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib, nic: false } as const;
+const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib, nic: true } as const;
 
 const jails = { unjailed: null, jailed: jailDefaults };
 for (const [how, jail] of Object.entries(jails)) {

@@ -88,6 +88,8 @@ static void op_hello(uint32_t stream, const struct json *op) {
 static void op_identity(uint32_t stream, const struct json *op) {
   const char *hostname = json_get_string(op, "hostname");
   const char *machine_id = json_get_string(op, "machine_id");
+  const struct json *net = json_get(op, "net");
+  const char *address = net ? json_get_string(net, "mac") : NULL;
   uint64_t generation = 0;
   if (!hostname || !machine_id || !json_get_uint(op, "generation", UINT32_MAX, &generation)) {
     refuse(stream, "bad_request");
@@ -99,11 +101,13 @@ static void op_identity(uint32_t stream, const struct json *op) {
   guest.gate_open = 1;
   guest.held = 0;
   remember();
+  char mac[40] = "";
+  if (address && *vm.card.id) snprintf(mac, sizeof mac, ",\"mac\":\"%.17s\"", address);
   reply(stream,
         "{\"generation\":%u,\"entropy_bytes\":64,\"crng_reseeded\":true,"
         "\"clock_skew_before_ms\":0,\"clock_skew_after_ms\":0,\"hostname\":\"%s\","
-        "\"machine_id\":\"%s\",\"hooks\":[],\"steps_ms\":{\"system\":0}}",
-        guest.generation, guest.hostname, guest.machine_id);
+        "\"machine_id\":\"%s\"%s,\"hooks\":[],\"steps_ms\":{\"system\":0}}",
+        guest.generation, guest.hostname, guest.machine_id, mac);
 }
 
 /* What was run before this VM was frozen is run again, once, when something new is to run. */

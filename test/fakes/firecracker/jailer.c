@@ -1,6 +1,6 @@
 /*
- * A stand-in for the jailer: its arguments, its layout, a chroot and another user. It makes no
- * namespace and no device, which the stand-in for Firecracker does not need.
+ * A stand-in for the jailer: its arguments, its layout, a chroot and another user, and of its
+ * devices the one for taps. It makes no namespace: the stand-in for Firecracker needs none.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 struct order {
@@ -70,6 +71,15 @@ static void copy(const char *from, const char *to, mode_t mode) {
   close(out);
 }
 
+/* In the new root. */
+static void make_tun(uid_t uid, gid_t gid) {
+  static const char path[] = "/dev/net/tun";
+  char dir[] = "/dev/net";
+  make_dirs(dir);
+  if (chown("/dev", uid, gid) < 0 || chown("/dev/net", uid, gid) < 0) fail("/dev/net");
+  if (mknod(path, S_IFCHR | 0600, makedev(10, 200)) < 0 || chown(path, uid, gid) < 0) fail(path);
+}
+
 int main(int argc, char **argv) {
   struct order o = {0};
   if (argc == 2 && strcmp(argv[1], "--version") == 0) {
@@ -94,6 +104,7 @@ int main(int argc, char **argv) {
   uid_t uid = (uid_t)atol(o.uid);
   if (chown(root, uid, gid) < 0) fail("chown");
   if (chdir(root) < 0 || chroot(".") < 0 || chdir("/") < 0) fail("chroot");
+  make_tun(uid, gid);
   if (setgroups(0, NULL) < 0 || setgid(gid) < 0 || setuid(uid) < 0) fail("setuid");
   snprintf(path, sizeof path, "/%s", name);
   argv[--rest] = path;

@@ -45,7 +45,8 @@ test("every request of a whole life is as upstream describes it", { skip }, asyn
   const made = new Set(seen.map(({ method, path }) => `${method} ${path}`));
   const expected = Object.entries(endpoints).filter(([name]) => !unmade.includes(name));
   for (const [, { method, path }] of expected) {
-    const concrete = `${method} ${path.replace("{drive_id}", "root")}`;
+    const names = path.replace("{drive_id}", "root").replace("{iface_id}", "eth0");
+    const concrete = `${method} ${names}`;
     assert.ok(made.has(concrete), `${concrete} was not made`);
   }
 });

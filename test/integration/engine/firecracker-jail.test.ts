@@ -5,14 +5,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
+import { run } from "@forkd/host/lib/exec.ts";
 import { isAlive, processesIn } from "@forkd/host/linux/proc.ts";
 import { Guest } from "../../conformance/captured-guest.ts";
+import { missing } from "../../helpers/capabilities.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 import type { FakeFirecracker } from "../../helpers/fake-firecracker.ts";
 import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
 import { statusOf } from "../../helpers/process-status.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
+const noTun = missing({ devices: ["/dev/net/tun"], programs: ["ip", "nsenter"] });
 
 /** Evals need an interpreter, which a jail has not: what is asked here is the agent itself. */
 describe("jailed Firecrackers", { skip }, () => {
@@ -97,6 +100,45 @@ describe("jailed Firecrackers", { skip }, () => {
     await next.vm.stop();
     await adopted.stop();
     assert.equal(isAlive(guest.vm.process), false);
+  });
+
+  const netOf = (of: string): Promise<string> => readlink(`/proc/${of}/ns/net`);
+  const tapOf = async (netns: string): Promise<string> => {
+    const show = ["ip", "-details", "link", "show", "dev", "forkd-tap0"];
+    const { stdout } = await run(["nsenter", `--net=${netns}`, ...show], { timeoutMs: 20_000 });
+    return stdout;
+  };
+
+  test("a child's card is on the tap of its network, which it may open", {
+    skip: noTun,
+  }, async () => {
+    const name = `forkd-fcj-${process.pid}`;
+    await run(["ip", "netns", "add", name], { timeoutMs: 20_000 });
+    try {
+      const netns = `/run/netns/${name}`;
+      const network = { netns, tap: "forkd-tap0" };
+      const { vm } = await Guest.restore(world, world.frozen, network);
+      const [uid = ""] = statusOf(vm.process.pid, "Uid").split("\t");
+      assert.equal((await stat(netns)).ino, (await stat(`/proc/${vm.process.pid}/ns/net`)).ino);
+      assert.match(await tapOf(netns), new RegExp(`persist on user ${uid}\\b`));
+      await assert.rejects(Guest.restore(world, world.frozen, network), { code: "engine_failed" });
+      await vm.stop();
+      const next = await Guest.restore(world, world.frozen, network);
+      await next.vm.stop();
+    } finally {
+      await run(["ip", "netns", "delete", name], { timeoutMs: 20_000 });
+    }
+  });
+
+  test("a child without a network has its card where nothing else is", {
+    skip: noTun,
+  }, async () => {
+    const { vm } = await Guest.restore(world, world.frozen);
+    const { pid } = vm.process;
+    assert.notEqual(await netOf(`${pid}`), await netOf("self"));
+    const devices = readFileSync(`/proc/${pid}/net/dev`, "utf8").matchAll(/^ *(\S+):/gm);
+    assert.deepEqual([...devices].map(([, device]) => device).sort(), ["forkd-tap0", "lo"]);
+    await vm.stop();
   });
 
   test("without a free user no VM starts; one that ended gives its user back", async () => {

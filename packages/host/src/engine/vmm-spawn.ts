@@ -32,6 +32,10 @@ export interface VmmSpawn {
   readonly binds?: readonly FileBind[];
   /** File of the network namespace that it joins; ours when absent or null. */
   readonly netns?: string | null;
+  /** Instead: a network namespace of its own, with nothing in it. */
+  readonly ownNetns?: boolean;
+  /** A tap device of that network, made if it is not there, that this user may open. */
+  readonly tap?: { readonly name: string; readonly uid: number } | null;
   /**
    * Where its standard output goes: into its log, which is so when absent, nowhere, or to us. The
    * log has no bound, so what a guest can write must not go there.
@@ -71,13 +75,21 @@ function preloadEnv({ sockets, files, preload }: VmmSpawn): Record<string, strin
   return { LD_PRELOAD: `/proc/self/fd/${fd}`, [fdVariable]: String(fd), ...env };
 }
 
+function netArgs({ netns, ownNetns = false, tap }: VmmSpawn): string[] {
+  return [
+    ...(netns == null ? [] : ["--netns", netns]),
+    ...(ownNetns ? ["--own-netns"] : []),
+    ...(tap == null ? [] : ["--tap", tap.name, String(tap.uid)]),
+  ];
+}
+
 /** What forkd-launch is told, by a process with the pid `parent`. */
 export function launcherArgs(request: VmmSpawn, parent: number): string[] {
   const fds = firstExtraFd + request.sockets + filesOf(request).length;
   return [
     ...request.cgroups.flatMap((file) => ["--cgroup", file]),
     ...(request.binds ?? []).flatMap(({ file, name }) => ["--bind", file, name]),
-    ...(request.netns == null ? [] : ["--netns", request.netns]),
+    ...netArgs(request),
     "--no-thp",
     ...(request.dieWithParent ? ["--die-with-parent", String(parent)] : []),
     "--oom-score-adj",

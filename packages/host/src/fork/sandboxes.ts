@@ -351,7 +351,7 @@ function requireCard({ tag, manifest }: Snapshot): void {
     hint:
       manifest.engine.name === "qemu"
         ? "bake it again, or fork it without --per-child-netns"
-        : "bake it with --engine qemu, or fork it without --per-child-netns",
+        : "bake it again as root, or fork it without --per-child-netns",
   });
 }
 

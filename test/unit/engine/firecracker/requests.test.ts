@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { VmmBroker } from "@forkd/host/engine/broker.ts";
 import { kernelCommandLine } from "@forkd/host/engine/firecracker/boot.ts";
+import { cardRequest } from "@forkd/host/engine/firecracker/card.ts";
 import { type FirecrackerHost, timeoutDefaults } from "@forkd/host/engine/firecracker/host.ts";
 import {
   JailUsers,
@@ -26,7 +27,7 @@ const hostOf = (text: string): FirecrackerHost => {
 };
 
 test("a load says what its release knows, and nothing else", () => {
-  const from = { vmstate: "/s/vmstate", memory: "/s/memory.bin" };
+  const from = { vmstate: "/s/vmstate", memory: "/s/memory.bin", card: null };
   const common = {
     snapshot_path: "/s/vmstate",
     mem_backend: { backend_type: "File", backend_path: "/s/memory.bin" },
@@ -39,6 +40,16 @@ test("a load says what its release knows, and nothing else", () => {
     track_dirty_pages: true,
     vsock_override: { uds_path: "agent.sock" },
   });
+});
+
+test("a card is loaded with the tap of its own network, where a release can", () => {
+  const card = { netns: "/run/netns/n1", tap: "forkd-tap0" };
+  const from = { vmstate: "/s/vmstate", memory: "/s/memory.bin", card };
+  const overrides = (release: string): unknown => loadBody(hostOf(release), from).network_overrides;
+  assert.deepEqual(overrides("1.16.1"), [{ iface_id: "eth0", host_dev_name: "forkd-tap0" }]);
+  assert.equal(overrides("1.11.0"), undefined);
+  const parent = { iface_id: "eth0", host_dev_name: "forkd-tap0", guest_mac: "02:00:00:00:00:01" };
+  assert.deepEqual(cardRequest(card), parent);
 });
 
 test("a guest is told where its agent listens, and that a reset ends its machine", () => {
@@ -56,7 +67,6 @@ test("the jailer is told whom, where and how much, and seccomp is never taken of
     workDir: "/w/sb-1",
     user: { uid: 820_007, gid: 820_000 },
     memoryMib: 512,
-    netns: "/run/netns/sb-1",
   });
   const after = (name: string): string | undefined => argv[argv.indexOf(name) + 1];
   assert.equal(argv[0], "/opt/jailer");
@@ -65,7 +75,6 @@ test("the jailer is told whom, where and how much, and seccomp is never taken of
   assert.equal(after("--uid"), "820007");
   assert.equal(after("--gid"), "820000");
   assert.equal(after("--chroot-base-dir"), "/w/sb-1/jail");
-  assert.equal(after("--netns"), "/run/netns/sb-1");
   assert.ok(argv.includes(`fsize=${(512 + 64) * 1024 * 1024}`));
   assert.ok(argv.includes("no-file=1024"));
   assert.equal(argv.join(" ").includes("seccomp"), false);

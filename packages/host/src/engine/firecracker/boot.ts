@@ -2,6 +2,7 @@ import { keepTail } from "../console.ts";
 import type { BootedVm, BootSpec } from "../engine.ts";
 import { createRamFile } from "../ram-file.ts";
 import type { FirecrackerApi } from "./api.ts";
+import { type Card, cardOf, cardRequest } from "./card.ts";
 import type { RequestBody } from "./contract.ts";
 import { machineCpu } from "./cpu.ts";
 import { agentPort, type Provided, vmFiles } from "./files.ts";
@@ -18,12 +19,14 @@ const guestCid = 3;
 export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Promise<BootedVm> {
   requireNoScratch(spec.scratch !== null);
   await createRamFile(spec.memoryFile, spec.machine.memoryMib);
+  const card = await cardOf(spec.machine, null);
   const started = performance.now();
   const { process, api, journal } = await launch(host, {
     workDir: spec.workDir,
     memoryMib: spec.machine.memoryMib,
     dieWithParent: true,
     cgroups: [],
+    card,
     stdout: "us",
     files: bootFiles(spec),
     jailFiles: [],
@@ -31,7 +34,7 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
   const consoleTail = keepTail(process.stdout);
   const knock = await process.orDeath(listenForKnock(journal.dir, journal.note.user), "boot");
   void process.ended.then(() => knock[Symbol.asyncDispose]());
-  await answered(process, configure(api, spec), "boot");
+  await answered(process, configure(api, spec, card), "boot");
   process.unref();
   const elapsed = performance.now() - started;
   return new FirecrackerVm({
@@ -57,7 +60,7 @@ function bootFiles({ kernel, rootImage }: BootSpec): readonly Provided[] {
 }
 
 /** One request after the other: the first that is refused ends it. */
-async function configure(api: FirecrackerApi, spec: BootSpec): Promise<void> {
+async function configure(api: FirecrackerApi, spec: BootSpec, card: Card | null): Promise<void> {
   const { template, custom } = await machineCpu(spec.machine.cpu);
   await api.call("machineConfig", {
     vcpu_count: spec.machine.vcpus,
@@ -75,6 +78,7 @@ async function configure(api: FirecrackerApi, spec: BootSpec): Promise<void> {
     is_root_device: false,
     is_read_only: true,
   });
+  if (card !== null) await api.call("networkInterface", cardRequest(card));
   await api.call("vsock", { guest_cid: guestCid, uds_path: vmFiles.vsock });
   await api.call("entropy", {});
   await api.call("action", { action_type: "InstanceStart" });

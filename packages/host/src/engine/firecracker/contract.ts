@@ -41,6 +41,13 @@ export const driveSchema = z.strictObject({
   io_engine: z.enum(["Sync", "Async"]).optional(),
 });
 
+export const networkInterfaceSchema = z.strictObject({
+  iface_id: z.string().regex(/^\w{1,32}$/),
+  /** A tap; Linux names devices with 15 bytes (IFNAMSIZ). */
+  host_dev_name: z.string().min(1).max(15),
+  guest_mac: z.string().optional(),
+});
+
 export const vsockSchema = z.strictObject({
   guest_cid: z.int().min(3),
   uds_path: pathSchema,
@@ -100,6 +107,12 @@ export const endpoints = {
   },
   cpuConfig: { method: "PUT", path: "/cpu-config", body: cpuConfigSchema, reply: noReply },
   drive: { method: "PUT", path: "/drives/{drive_id}", body: driveSchema, reply: noReply },
+  networkInterface: {
+    method: "PUT",
+    path: "/network-interfaces/{iface_id}",
+    body: networkInterfaceSchema,
+    reply: noReply,
+  },
   vsock: { method: "PUT", path: "/vsock", body: vsockSchema, reply: noReply },
   entropy: { method: "PUT", path: "/entropy", body: entropySchema, reply: noReply },
   action: { method: "PUT", path: "/actions", body: actionSchema, reply: noReply },

@@ -15,6 +15,7 @@ import type {
 } from "../engine.ts";
 import { adoptFirecracker } from "./adopt.ts";
 import { bootFirecracker } from "./boot.ts";
+import { canHaveCards } from "./card.ts";
 import { cpuOf } from "./cpu.ts";
 import {
   type FirecrackerHost,
@@ -61,6 +62,7 @@ export class FirecrackerEngine implements Engine {
   readonly #broker: VmmBroker;
   #host: Promise<FirecrackerHost> | undefined;
   #cpu: string | undefined;
+  #cards = false;
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;
@@ -75,6 +77,7 @@ export class FirecrackerEngine implements Engine {
   async probe(kernel: BootKernel): Promise<EngineProbe> {
     const host = await this.#findHost();
     this.#cpu ??= await cpuOf(this.#options.cpuTemplate);
+    this.#cards = await canHaveCards();
     const { cacheDir, kvmTrialMs, kvmDevice = "/dev/kvm" } = this.#options;
     return await probeFirecracker(host, kernel, { cacheDir, kvmDevice, kvmTrialMs });
   }
@@ -84,7 +87,7 @@ export class FirecrackerEngine implements Engine {
     size: { readonly memoryMib: number; readonly vcpus: number },
   ): Machine {
     if (this.#cpu === undefined) throw new ForkdError("internal", "a machine needs a probe first");
-    return { accel: probe.accel, cpu: this.#cpu, nic: false, ...size };
+    return { accel: probe.accel, cpu: this.#cpu, nic: this.#cards, ...size };
   }
 
   async boot(spec: BootSpec): Promise<BootedVm> {

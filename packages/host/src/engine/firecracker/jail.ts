@@ -42,13 +42,14 @@ export interface JailOrder {
   readonly workDir: string;
   readonly user: JailUser;
   readonly memoryMib: number;
-  /** Path of a network namespace to join; null keeps ours. */
-  readonly netns: string | null;
 }
 
-/** The command line of the jailer; the VMM's own arguments follow. Seccomp stays as it is: on. */
+/**
+ * The command line of the jailer; the VMM's own arguments follow. Seccomp stays as it is: on. The
+ * launcher has entered the network before, since it gives the tap to the user too.
+ */
 export function jailerArgv(order: JailOrder): string[] {
-  const { settings, binary, workDir, user, memoryMib, netns } = order;
+  const { settings, binary, workDir, user, memoryMib } = order;
   const fileBytesMax = memoryMib * 1024 * 1024 + fileSlackBytes;
   return [
     settings.jailer,
@@ -57,7 +58,6 @@ export function jailerArgv(order: JailOrder): string[] {
     ...["--chroot-base-dir", join(workDir, "jail")],
     ...["--cgroup-version", "2"],
     ...["--parent-cgroup", noCgroup],
-    ...(netns === null ? [] : ["--netns", netns]),
     ...["--resource-limit", `no-file=${openFilesMax}`],
     ...["--resource-limit", `fsize=${fileBytesMax}`],
     "--",

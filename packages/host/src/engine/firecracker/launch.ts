@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { withDeadline } from "../../lib/deadline.ts";
 import { startOwnVmm } from "../own-vmm.ts";
 import type { VmmProcess } from "../process.ts";
+import type { VmmSpawn } from "../vmm-spawn.ts";
 import { FirecrackerApi, FirecrackerRefusal } from "./api.ts";
+import type { Card } from "./card.ts";
 import { type JailUser, type Provided, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { jailDir, jailerArgv } from "./jail.ts";
@@ -15,6 +17,8 @@ export interface LaunchOrder {
   readonly memoryMib: number;
   readonly dieWithParent: boolean;
   readonly cgroups: readonly string[];
+  /** Null: the machine has none, and the VMM stays in our network. */
+  readonly card: Card | null;
   readonly stdout: "nowhere" | "us";
   /** What it is to find in its own directory. */
   readonly files: readonly Provided[];
@@ -65,6 +69,7 @@ async function start(
       files: [],
       preload: null,
       binds,
+      ...cardPlace(order.card, user),
       stdout: order.stdout,
     });
     const { socketMs, requestMs } = host.timeouts;
@@ -98,6 +103,17 @@ export async function answered<T>(
   }
 }
 
+/** A jailed VMM opens the tap by being its owner; as ourselves it needs no leave. */
+function cardPlace(
+  card: Card | null,
+  user: JailUser | null,
+): Pick<VmmSpawn, "netns" | "ownNetns" | "tap"> {
+  if (card === null) return {};
+  const owner = user?.uid ?? process.getuid?.() ?? 0;
+  const { netns, tap } = card;
+  return { netns, ownNetns: netns === null, tap: { name: tap, uid: owner } };
+}
+
 /** There is no way to start it without its seccomp filters. */
 function argvOf(host: FirecrackerHost, order: LaunchOrder, user: JailUser | null): string[] {
   const own = ["--api-sock", vmFiles.api, "--level", "Error"];
@@ -110,7 +126,6 @@ function argvOf(host: FirecrackerHost, order: LaunchOrder, user: JailUser | null
     workDir,
     user,
     memoryMib,
-    netns: null,
   });
   return [...jailer, ...own];
 }

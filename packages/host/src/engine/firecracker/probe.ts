@@ -94,6 +94,7 @@ async function runTrial(
     memoryMib: trialMemoryMib,
     dieWithParent: true,
     cgroups: [],
+    card: null,
     stdout: "us",
     files: [
       { file: kernel.vmlinux ?? kernel.vmlinuz, name: vmFiles.kernel },

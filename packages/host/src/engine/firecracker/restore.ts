@@ -1,5 +1,6 @@
 import { ForkdError } from "@forkd/api";
 import type { RestoredVm, RestoreSpec } from "../engine.ts";
+import { type Card, cardOf, cardOverrides } from "./card.ts";
 import type { RequestBody } from "./contract.ts";
 import { requireCpu } from "./cpu.ts";
 import { vmFiles } from "./files.ts";
@@ -16,12 +17,14 @@ export async function restoreFirecracker(
   requireNoScratch(spec.scratch.length > 0);
   // Firecracker is static, so no library of ours can lay an overlay over the base.
   const memory = spec.memory.overlay === null ? spec.memory.base : await host.flatten(spec.memory);
+  const card = await cardOf(spec.machine, spec.network);
   const started = performance.now();
   const { process, api, journal } = await launch(host, {
     workDir: spec.workDir,
     memoryMib: spec.machine.memoryMib,
     dieWithParent: spec.dieWithParent,
     cgroups: spec.cgroups,
+    card,
     stdout: "nowhere",
     files: [{ file: spec.rootImage, name: vmFiles.root }],
     // What is not frozen in the state is named by its own path, where that can be seen.
@@ -35,6 +38,7 @@ export async function restoreFirecracker(
   const body = loadBody(host, {
     vmstate: jailed ? vmFiles.vmstate : spec.vmstateFile,
     memory: jailed ? vmFiles.memory : memory,
+    card,
   });
   const load = api.call("loadSnapshot", body, { timeoutMs: host.timeouts.loadMs });
   await answered(process, load, "restore").catch((error: unknown) => {
@@ -68,7 +72,7 @@ export function requireNoScratch(wanted: boolean): void {
  */
 export function loadBody(
   { capabilities }: FirecrackerHost,
-  from: { readonly vmstate: string; readonly memory: string },
+  from: { readonly vmstate: string; readonly memory: string; readonly card: Card | null },
 ): RequestBody<"loadSnapshot"> {
   return {
     snapshot_path: from.vmstate,
@@ -77,6 +81,7 @@ export function loadBody(
       ? { track_dirty_pages: true }
       : { enable_diff_snapshots: true }),
     resume_vm: false,
+    ...cardOverrides(from.card, capabilities),
     ...(capabilities.vsockOverride && { vsock_override: { uds_path: vmFiles.vsock } }),
   };
 }

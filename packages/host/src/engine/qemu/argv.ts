@@ -1,3 +1,4 @@
+import { frozenMac } from "../card.ts";
 import type { BootSpec, DiskLayer, Machine, RestoreSpec, VmNetwork } from "../engine.ts";
 import { scratchArgs } from "./scratch.ts";
 
@@ -55,9 +56,6 @@ function machineArgs(hardware: Hardware): string[] {
     ...["-mon", "chardev=qmp2,mode=control"],
   ];
 }
-
-/** Whatever it is, the agent gives the card another one before it is up. */
-const frozenMac = "02:00:00:00:00:01";
 
 /**
  * The card is equal with and without a network, or its state would not load: so the tap has no
