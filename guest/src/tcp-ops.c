@@ -4,6 +4,7 @@
 #include "base.h"
 #include "eval.h"
 #include "bounds.h"
+#include "runtime.h"
 #include "session.h"
 #include "tcp-conn.h"
 
@@ -133,7 +134,8 @@ static void eval_done(void *arg, const struct eval_result *r) {
   struct jw *w = conn_reply(conn);
   if (r->ok) {
     put(w, "result", r->result);
-    put(w, "result_json", r->result_json);
+    /* Clients of earlier versions decode it, and know the text of a value from Python. */
+    if (runtime_kind() != RUNTIME_PYTHON) put(w, "result_json", r->result_json);
   } else {
     put(w, "error", r->error);
     put(w, "traceback", r->traceback);

@@ -62,7 +62,7 @@ void agent_tcp(void) {
          "exec of nothing");
   expect("{\"action\":\"exec\",\"args\":[]}\n", "\"exit_code\":1", "exec without args");
   expect("{\"action\":\"eval\",\"code\":\"[1]*3\"}\n",
-         "{\"result\":\"[1, 1, 1]\",\"result_json\":\"[1, 1, 1]\",\"exit_code\":0}", "eval");
+         "{\"result\":\"[1, 1, 1]\",\"exit_code\":0}", "eval");
   expect("{\"action\":\"eval\",\"code\":\"1/0\"}\n", "\"error\":\"ZeroDivisionError", "eval error");
   expect("{\"action\":\"fly\"}\n", "{\"error\":\"unknown action: fly\",\"exit_code\":1}", "unknown");
   expect("not json\n", "\"exit_code\":1", "not JSON");

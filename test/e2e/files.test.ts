@@ -15,7 +15,7 @@ import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
 import { makeTmpDir } from "../helpers/tmp.ts";
 
-/** In CI little, because an emulated guest is slow; `npm run test:files` takes 900 MiB. */
+/** In CI little, because an emulated guest is slow; `npm run test:files` takes 1 GiB. */
 const largeMib = Number(process.env["FORKD_TEST_FILE_MIB"] ?? 192);
 /** Credit, sockets and what a collector has not collected yet; less than the file. */
 const growthMaxMib = 128;
@@ -41,7 +41,7 @@ describe("files of a sandbox", { skip: skipWithout("root", "qemu", "guest-agent"
 
   before(async () => {
     // A GiB does not fit into the memory of a guest that writes to it.
-    baked = await ensureBaked(largeMib > 200 ? "scratch" : "python");
+    baked = await ensureBaked(largeMib > 200 ? "large" : "python");
     data = await makeDataDir("files", baked);
     daemon = await startDaemon(data.path);
     sandbox = await Sandbox.create({ snapshotTag: baked.tag, client: daemon.client });

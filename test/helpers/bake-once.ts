@@ -12,6 +12,7 @@ const warm: Readonly<Record<string, readonly string[]>> = {
   python: ["--warm", "python", "--import", "numpy"],
   node: ["--warm", "node"],
   scratch: ["--warm", "python", "--import", "numpy", "--scratch-mib", "1024"],
+  large: ["--warm", "python", "--scratch-mib", "2048"],
 };
 const stepTimeoutMs = 8 * 60_000;
 

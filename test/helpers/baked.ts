@@ -3,8 +3,8 @@ import { existsSync, globSync, mkdirSync, readFileSync, statSync } from "node:fs
 import { join, resolve } from "node:path";
 import { runChild } from "../runner/child.ts";
 
-/** `scratch` is python with a scratch disk. */
-export type BakedKind = "python" | "node" | "scratch";
+/** `scratch` is python with a disk of 1 GiB; `large` has one that a file of 1 GiB fits on. */
+export type BakedKind = "python" | "node" | "scratch" | "large";
 
 /** A warm snapshot that suites share. Tests fork it and never change or remove it. */
 export interface Baked {

@@ -57,6 +57,12 @@ export function isOwnAddress(host: string): boolean {
   return own.some(({ internal, address }) => internal && address === host);
 }
 
+/** Whether a peer is of this host: the kernel drops what comes from elsewhere in its name. */
+function isThisHost(peer: string): boolean {
+  const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  return isOwnAddress(peer) || own.some(({ address }) => address === peer);
+}
+
 /**
  * Listens until it is disposed. Throws bad_request for an address that others could reach,
  * address_in_use, and what the guest's ping throws.
@@ -71,6 +77,11 @@ export async function openAgentDoor(target: Target, guest: DoorGuest): Promise<A
   const { agent_lang: language } = await guest.ping();
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
+    // Linux takes in packets for an address of one interface on every other too.
+    if (!isThisHost(socket.remoteAddress ?? "")) {
+      socket.destroy();
+      return;
+    }
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
     socket.on("error", () => socket.destroy());

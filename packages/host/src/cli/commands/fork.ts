@@ -84,28 +84,38 @@ async function answering(output: Output, brood: Brood): Promise<SandboxId[]> {
 /** Upstream's address of an only child. */
 const agentAddress: Target = { host: "10.42.0.2", port: 8888 };
 
+/** Beyond the settle time: for the questions and ends of the children. */
+const lentSpareSecs = 300;
+
 /**
  * The only child's agent on this host, for clients that know nothing but its address: where the
- * user says, else at upstream's address when the loopback interface has that.
+ * user says, else at upstream's address when the loopback interface has that, or may have it.
  */
 async function openDoor(
   { output }: Context,
-  { agentListen }: ForkOptions,
+  { agentListen, settleSecs }: ForkOptions,
   { children, guests }: Brood,
 ): Promise<AsyncDisposable | undefined> {
   const [child, second] = children;
   if (child === undefined || second !== undefined) return undefined;
   const { isOwnAddress, openAgentDoor } = await import("../agent-door.ts");
-  if (agentListen === null && !isOwnAddress(agentAddress.host)) return undefined;
+  await using stack = new AsyncDisposableStack();
   const target = agentListen ?? agentAddress;
   try {
+    if (agentListen === null && !isOwnAddress(agentAddress.host)) {
+      const { lendGuestAddress } = await import("../../linux/net/guest-address.ts");
+      const lent = await lendGuestAddress(settleSecs + lentSpareSecs);
+      if (lent === undefined) return undefined;
+      stack.use(lent);
+    }
     const door = await openAgentDoor(target, {
       ping: () => guests.ping(child.id),
       exec: (request) => guests.exec(child.id, request),
       eval: (request) => guests.eval(child.id, request),
     });
+    stack.use(door);
     output.progress(`${child.id} answers on ${target.host}:${target.port}`);
-    return door;
+    return stack.move();
   } catch (error) {
     // Nobody asked for it: another fork may have the address.
     if (agentListen !== null) throw error;
