@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { link, open, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
-import { parseSnapshotTag, type SnapshotTag } from "@forkd/api";
+import { type EngineName, parseSnapshotTag, type SnapshotTag } from "@forkd/api";
 import { identifyProcess } from "@forkd/host/linux/proc.ts";
 import type { PackOrder, UnpackOrder } from "@forkd/host/pack/orders.ts";
 import type { UnpackHost } from "@forkd/host/pack/scope.ts";
@@ -94,9 +94,28 @@ async function branch(
   await publish(staging, { image, layers: layers.length + 1 });
 }
 
+/** Writes `fire`, a base as Firecracker leaves one. Resolves to the hash of its root image. */
+export async function fillFirecrackerSite({ paths, store }: PackSite): Promise<string> {
+  const path = join(paths.rootfsDir, "new.img");
+  await writeSparseFile(path, 3 * layerBytes, "root image");
+  const { sha256 } = await publishRootImage(paths, { path, ref: "sample", config: configSample });
+  const reservation = await store.reserve(tagOf("fire"), { replace: false });
+  const staging = await reservation.stageBase();
+  await writeChanges(staging, samplePages.base);
+  await publish(staging, { image: sha256, layers: 0, engine: "firecracker" });
+  return sha256;
+}
+
+interface SampleFacts {
+  readonly image: string;
+  readonly layers: number;
+  /** QEMU when absent. */
+  readonly engine?: EngineName;
+}
+
 async function publish(
   staging: SnapshotStaging,
-  { image, layers }: { image: string; layers: number },
+  { image, layers, engine = "qemu" }: SampleFacts,
 ): Promise<void> {
   await writeFile(staging.vmstateFile, `state in ${layers}`);
   const facts = sampleFacts(memoryMib);
@@ -107,8 +126,9 @@ async function publish(
   }
   await staging.publish({
     ...facts,
+    engine: { ...facts.engine, name: engine },
     rootfs: { ...facts.rootfs, sha256: image },
-    scratch: { size_mib: 64, layers: sizes },
+    scratch: layers === 0 ? null : { size_mib: 64, layers: sizes },
   });
 }
 
@@ -123,7 +143,13 @@ export function packOrder(
   tag: string,
   more: Partial<PackOrder> & Pick<PackOrder, "to">,
 ): PackOrder {
-  return { tag: tagOf(tag), description: null, baseImage: null, images: "included", ...more };
+  const plain = {
+    description: null,
+    baseImage: null,
+    images: "included",
+    format: "forkd",
+  } as const;
+  return { tag: tagOf(tag), ...plain, ...more };
 }
 
 export function unpackOrder(more: Partial<UnpackOrder> & Pick<UnpackOrder, "from">): UnpackOrder {

@@ -50,7 +50,8 @@ export function push(order: PushOrder): Promise<PushReport> {
     return await withStaging(layout.pushesDir(paths), signal, async (dir, both) => {
       const file = join(dir, "pack");
       order.onNotice(`packing ${source.tag}`);
-      await order.pack({ ...source, to: { file, replace: false }, signal: both });
+      const form = { to: { file, replace: false }, format: "forkd" } as const;
+      await order.pack({ ...source, ...form, signal: both });
       const report = await sendFile({ ...order, signal: both }, to, file);
       return { ...report, tag: source.tag };
     });

@@ -5,7 +5,7 @@ import { isErrno } from "../lib/atomic.ts";
 import type { Filter } from "../lib/exec.ts";
 import type { Extent } from "../store/extents.ts";
 import { blockBytes, blocksOf } from "../store/page-io.ts";
-import { encodeManifest, type ForkdManifest, manifestName } from "./manifest.ts";
+import { manifestName } from "./manifest.ts";
 import type { PlannedFile } from "./plan.ts";
 import { paddingBytes } from "./tar-format.ts";
 import { archiveEnd, encodeHeader } from "./tar-write.ts";
@@ -15,7 +15,8 @@ const buffersMax = 8;
 
 /** What goes into an archive, and who is told of it. */
 export interface ArchiveOrder {
-  readonly manifest: ForkdManifest;
+  /** The text of the first member. */
+  readonly manifest: Buffer;
   readonly files: readonly PlannedFile[];
   readonly signal: AbortSignal;
   readonly report: (bytes: number) => void;
@@ -27,7 +28,7 @@ export interface ArchiveOrder {
  */
 export async function writeArchive({ stdin, ended }: Filter, order: ArchiveOrder): Promise<void> {
   try {
-    const manifest = encodeManifest(order.manifest);
+    const { manifest } = order;
     const size = manifest.length;
     const extents = [{ offset: 0, length: size }];
     await put(stdin, encodeHeader({ name: manifestName, size, extents }));

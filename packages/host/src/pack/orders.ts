@@ -7,6 +7,9 @@ export interface PackProgress {
   readonly totalBytes: number;
 }
 
+/** Whose readers a pack is for. */
+export type PackFormat = "forkd" | "upstream";
+
 /** A snapshot with its whole chain, to be written as one file; docs/packs.md. */
 export interface PackOrder {
   readonly tag: SnapshotTag;
@@ -22,6 +25,11 @@ export interface PackOrder {
   readonly baseImage: string | null;
   /** Whether root image, kernel and initramfs are in the pack, or only their hashes. */
   readonly images: "included" | "named";
+  /**
+   * `forkd`: docs/packs.md. `upstream`: its version 1, for bases of Firecracker without a scratch
+   * disk; the root image is in a file beside the pack then.
+   */
+  readonly format: PackFormat;
   /** Called a few times a second at most. */
   readonly onProgress?: (progress: PackProgress) => void;
   readonly signal?: AbortSignal;
@@ -32,6 +40,8 @@ export interface PackReport {
   readonly tag: SnapshotTag;
   /** Null when it was written to a stream. */
   readonly path: string | null;
+  /** The root image beside a pack of upstream's; null when there is none. */
+  readonly root_image_path: string | null;
   /** Of the pack's bytes, hex. */
   readonly sha256: string;
   readonly size_bytes: number;

@@ -62,7 +62,10 @@ export async function planFiles(
   return [...small, ...large, ...shelved];
 }
 
-async function planSmall(link: Link): Promise<PlannedFile[]> {
+/** Manifest, index and device state: small, dense and hashed. */
+export async function planSmall(
+  link: Link,
+): Promise<[manifest: PlannedFile, index: PlannedFile, state: PlannedFile]> {
   const { manifest, dir, sha256, vmstateFile, indexFile } = link;
   const { vmstate, index } = manifest.files;
   if (indexFile === null || index === null || vmstate.sha256 === null) {
@@ -80,7 +83,8 @@ async function planSmall(link: Link): Promise<PlannedFile[]> {
   ];
 }
 
-async function dense(path: string, source: string, sha256: string): Promise<PlannedFile> {
+/** A file without holes, with the hash that is known of it. */
+export async function dense(path: string, source: string, sha256: string): Promise<PlannedFile> {
   const { size } = await stat(source);
   const file = { path, size, stored_bytes: size, sha256 };
   return { file, source, extents: wholeOf(size), unproven: null };
@@ -91,7 +95,12 @@ function wholeOf(size: number): Extent[] {
 }
 
 /** The index names the bytes that count and has their hashes: they are not read for that again. */
-async function planMemory({ tag, memoryFile, indexFile, manifest }: Link): Promise<PlannedFile> {
+export async function planMemory({
+  tag,
+  memoryFile,
+  indexFile,
+  manifest,
+}: Link): Promise<PlannedFile> {
   const { size } = manifest.files.memory;
   const path = indexFile ?? "";
   const bytes = await readFile(path);

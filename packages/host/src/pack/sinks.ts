@@ -18,7 +18,7 @@ const unsyncedBytesMax = 16 * 1024 * 1024;
 export interface Written {
   /** Of all bytes, hex. */
   readonly sha256: string;
-  readonly bytes: number;
+  readonly size_bytes: number;
 }
 
 /** Where compressed bytes go. */
@@ -50,7 +50,7 @@ export function toStream(out: Writable): Sink {
         cause: error,
       });
     });
-    return { sha256: hash.digest("hex"), bytes };
+    return { sha256: hash.digest("hex"), size_bytes: bytes };
   };
   return { args: ["-c"], drain, took: () => undefined };
 }
@@ -114,7 +114,7 @@ class Follower {
     await this.#advance();
     await this.#syncing;
     await this.#file?.sync();
-    return { sha256: this.#hash.digest("hex"), bytes: this.#bytes };
+    return { sha256: this.#hash.digest("hex"), size_bytes: this.#bytes };
   }
 
   async close(): Promise<void> {

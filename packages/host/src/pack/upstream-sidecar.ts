@@ -16,6 +16,11 @@ const sidecarTimeoutMs = 60 * 60_000;
 /** Of the hash, in the file's name. */
 const nameDigits = 16;
 
+/** Of the file beside a pack that holds the root image with that hash. */
+export function sidecarName(sha256: string): string {
+  return `${sha256.slice(0, nameDigits)}.rootfs.zst`;
+}
+
 /** Nothing is known of how the commands of a bare image run. */
 const plainConfig = { env: {}, user: "", workdir: "", cmd: [], entrypoint: [] };
 
@@ -39,7 +44,7 @@ export async function takeSidecar(
   const { sha256, size } = rootfs;
   const known = await findRootImage(host.paths, sha256);
   if (known !== undefined) return { path: known.path, warnings: [] };
-  const name = `${sha256.slice(0, nameDigits)}.rootfs.zst`;
+  const name = sidecarName(sha256);
   const file = "file" in order.from ? join(dirname(order.from.file), name) : undefined;
   if (file === undefined || !(await isThere(file))) {
     return { path: undefined, warnings: [`its root image, ${name}, is not beside the pack`] };

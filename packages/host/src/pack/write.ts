@@ -9,17 +9,19 @@ import type { ProcessIdentity } from "../linux/proc.ts";
 import type { Chain } from "../store/chain.ts";
 import { undefinedIfMissing } from "../store/files.ts";
 import { PageWorkers } from "../store/pages.ts";
+import type { RootImage } from "../store/rootfs.ts";
 import type { SnapshotStore } from "../store/snapshots.ts";
 import { makeStagingDir, removeTree } from "../store/staging-dirs.ts";
 import { requireNamed } from "../store/verified-files.ts";
 import { writeArchive } from "./archive.ts";
-import { type ForkdManifest, packVersion } from "./manifest.ts";
+import { encodeManifest, packVersion } from "./manifest.ts";
 import type { PackOrder, PackReport } from "./orders.ts";
 import { type PlannedFile, planFiles } from "./plan.ts";
 import { progressOf } from "./progress.ts";
 import { requiresOf } from "./requires.ts";
 import { type Sink, toFile, toStream, type Written } from "./sinks.ts";
 import { packStagingName, removeLeftoverPacks } from "./staging-file.ts";
+import { type PackFacts, planUpstream, writeSidecar } from "./upstream-write.ts";
 
 /** The largest pack onto a slow disk or network; what takes longer hangs. */
 const packTimeoutMs = 24 * 60 * 60_000;
@@ -40,7 +42,7 @@ export interface PackHost {
 /**
  * Writes a snapshot with its chain as one file or stream: docs/packs.md. Compression is zstd's, on
  * all cores; what is held in memory does not depend on the size. Throws snapshot_not_found and
- * whatever else the store's `open` does, image_not_found, snapshot_exists when the file does,
+ * whatever else the store's `open` does, bad_request for what its form cannot hold, image_not_found, snapshot_exists when the file does,
  * disk_full, tool_missing without zstd, or the signal's reason.
  */
 export async function packSnapshot(host: PackHost, order: PackOrder): Promise<PackReport> {
@@ -50,55 +52,85 @@ export async function packSnapshot(host: PackHost, order: PackOrder): Promise<Pa
   const dir = await makeStagingDir(host.paths.snapshotsDir, host.owner, "pack");
   await using pages = new PageWorkers();
   try {
-    const scope = { paths: host.paths, pages, dir };
-    const files = await planFiles(scope, chain, order.images === "included");
-    const manifest = await manifestOf(host, order, { chain, files });
+    const planned = await plan(host, order, { chain, pages, dir });
     const { paths, owner } = host;
-    const parts = { paths, owner, pages, files, manifest };
-    const { sha256, bytes } = await writePack(order, parts);
-    return reportOf(order, { chain, files, manifest, sha256, bytes });
+    const beside = await writeBeside(order, planned, owner);
+    const written = await writePack(order, { ...planned, paths, owner, pages });
+    return { ...reportOf(order, chain, planned), ...written, root_image_path: beside };
   } finally {
     await removeTree(dir);
   }
 }
 
-interface Contents {
+interface Planning {
   readonly chain: Chain;
+  readonly pages: PageWorkers;
+  /** For files of this pack alone. */
+  readonly dir: string;
+}
+
+/** What a pack is made of. */
+interface Planned {
   readonly files: readonly PlannedFile[];
+  readonly manifest: Buffer;
+  /** Goes into a file beside the pack. */
+  readonly rootImage: RootImage | null;
+}
+
+async function plan(
+  { paths, forkdVersion }: PackHost,
+  order: PackOrder,
+  { chain, pages, dir }: Planning,
+): Promise<Planned> {
+  const scope = { paths, pages, dir };
+  const facts = { order, forkdVersion, createdAt: `${new Date().toISOString().slice(0, -5)}Z` };
+  if (order.format === "upstream") {
+    const planned = await planUpstream(scope, chain, facts);
+    return { ...planned, rootImage: order.images === "included" ? planned.rootImage : null };
+  }
+  const files = await planFiles(scope, chain, order.images === "included");
+  return { files, manifest: await manifestOf(facts, chain, files), rootImage: null };
 }
 
 async function manifestOf(
-  { forkdVersion }: PackHost,
-  { tag, description, baseImage }: PackOrder,
-  { chain, files }: Contents,
-): Promise<ForkdManifest> {
+  { order, forkdVersion, createdAt }: PackFacts,
+  chain: Chain,
+  files: readonly PlannedFile[],
+): Promise<Buffer> {
+  const { tag, description, baseImage } = order;
   const head = chain.at(-1) ?? chain[0];
-  return {
+  return encodeManifest({
     forkd_pack_version: packVersion,
     tag,
     ...(description !== null && { description }),
     base_image: baseImage ?? head.manifest.rootfs.ref,
-    created_at: `${new Date().toISOString().slice(0, -5)}Z`,
+    created_at: createdAt,
     forkd_version: forkdVersion,
     requires: requiresOf(head.manifest, await cpuFlags()),
     chain: chain.map((each) => ({ tag: each.tag, manifest_sha256: each.sha256 })),
     files: files.map(({ file }) => file),
-  };
+  });
 }
 
-function reportOf(
-  { tag, to }: PackOrder,
-  { chain, files, manifest, sha256, bytes }: Contents & Written & { manifest: ForkdManifest },
-): PackReport {
+/** The pack gets its name after it: who sees the pack finds what belongs to it. */
+async function writeBeside(
+  { to, signal }: PackOrder,
+  { rootImage }: Planned,
+  owner: ProcessIdentity,
+): Promise<string | null> {
+  if (rootImage === null || !("file" in to)) return null;
+  return await writeSidecar(to.file, rootImage, { owner, signal });
+}
+
+function reportOf({ tag, to, baseImage }: PackOrder, chain: Chain, { files }: Planned) {
+  const { manifest } = chain.at(-1) ?? chain[0];
   return {
     tag,
     path: "file" in to ? to.file : null,
-    sha256,
-    size_bytes: bytes,
     content_bytes: totalOf(files),
     snapshots: chain.map((each) => each.tag),
-    memory_mib: manifest.requires.memory_mib,
-    base_image: manifest.base_image ?? "",
+    memory_mib: manifest.machine.memory_mib,
+    base_image: baseImage ?? manifest.rootfs.ref,
   };
 }
 
@@ -106,10 +138,8 @@ function totalOf(files: readonly PlannedFile[]): number {
   return files.reduce((sum, { file }) => sum + file.stored_bytes, 0);
 }
 
-interface PackParts extends Pick<PackHost, "paths" | "owner"> {
+interface PackParts extends Planned, Pick<PackHost, "paths" | "owner"> {
   readonly pages: PageWorkers;
-  readonly files: readonly PlannedFile[];
-  readonly manifest: ForkdManifest;
 }
 
 /** To a stream, or to a file that gets its name when all is there and proven. */

@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { parseSnapshotTag } from "@forkd/api";
-import type { PackReport } from "../../pack/orders.ts";
+import { Option } from "commander";
+import type { PackFormat, PackReport } from "../../pack/orders.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { usage } from "../flags.ts";
@@ -18,6 +19,7 @@ interface PackLine {
   readonly baseImage: string | null;
   readonly thin: boolean;
   readonly force: boolean;
+  readonly format: PackFormat;
 }
 
 const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
@@ -43,6 +45,7 @@ async function pack(context: Context, line: PackLine): Promise<PackReport> {
       description: line.description,
       baseImage: line.baseImage,
       images: line.thin ? "named" : "included",
+      format: line.format,
       onProgress: shareOf(output, "packing"),
       signal,
     }),
@@ -65,6 +68,11 @@ export const packVerb = defineVerb<PackLine>({
         "what its root image was made from, else what the snapshot says",
       )
       .option("--thin", "leave root image and kernel out, for a host that has them")
+      .addOption(
+        new Option("--format <form>", "upstream's holds bases of Firecracker, for its own readers")
+          .choices(["forkd", "upstream"])
+          .default("forkd"),
+      )
       .option("--force", "replace the file if there is one")
       .addHelpText("after", "\nTake it on the other host with: forkd unpack FILE"),
   parse: ({ flags, args, rest }) => {
@@ -77,6 +85,7 @@ export const packVerb = defineVerb<PackLine>({
       baseImage: flags.text("baseImage") ?? null,
       thin: flags.on("thin"),
       force: flags.on("force"),
+      format: flags.text("format") === "upstream" ? "upstream" : "forkd",
     };
   },
   run: async (context, line) => {
@@ -90,6 +99,9 @@ export const packVerb = defineVerb<PackLine>({
     else {
       output.success(summary(report, performance.now() - began));
       output.hint(`sha256: ${report.sha256}`);
+      if (report.root_image_path !== null) {
+        output.hint(`its root image goes with it: ${report.root_image_path}`);
+      }
       if (report.path !== null) output.line(report.path);
     }
     return exitCodes.ok;
