@@ -6,6 +6,14 @@ import { z } from "zod";
 import { staticBusybox } from "../helpers/capabilities.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { bakeSmall } from "../helpers/small-snapshot.ts";
+import {
+  call,
+  installed,
+  loadProgram,
+  prepareController,
+  slow,
+  startController,
+} from "../helpers/system-controller.ts";
 import { skipWithoutSystemImage } from "../helpers/system-image.ts";
 import { bootSystem, checkoutFiles, type SystemVm } from "../helpers/system-vm.ts";
 
@@ -28,12 +36,7 @@ const limits = {
 /** The siblings' own time is not bounded: it is what is measured. */
 const siblingLimits = { ...limits, cpu_limit: null };
 const tag = "small";
-const dataDir = "/var/lib/forkd";
-const forkdEnv = "FORKD_NODE=/files/node HOME=/root";
-const load = "python3 /files/fork-load.py";
-/** A guest of an emulated host that is emulated itself, on a machine with other work. */
-const slow = { timeoutMs: 6 * 60_000 };
-const daemonTimeoutMs = 2 * 60_000;
+const load = `python3 ${loadProgram}`;
 /** A short measurement on a busy machine may be unlucky; isolation that is not there stays away. */
 const attemptsMax = 3;
 const latencyFactorMax = 2;
@@ -56,6 +59,7 @@ describe("limits by cgroup v2 under systemd", { skip }, () => {
       "fork-load.py": join(import.meta.dirname, "../helpers/fork-load.py"),
     };
     vm = stack.use(await bootSystem({ memoryMib: 1536, files }));
+    await prepareController(vm);
     await startController(vm);
     children = [...(await spawn(vm, 1, limits)), ...(await spawn(vm, 2, siblingLimits))];
     const siblings = children.slice(1).map(({ id }) => id);
@@ -130,34 +134,11 @@ describe("limits by cgroup v2 under systemd", { skip }, () => {
       assert.equal(status, 204);
     }
     assert.equal(await vm.ok("find /sys/fs/cgroup/forkd -name 'sb-*'"), "");
-    const leaks = await vm.run(
-      `env ${forkdEnv} FORKD_DATA_DIR=${dataDir} /files/forkd/bin/forkd leaks`,
-    );
+    const { env, dataDir, forkd } = installed;
+    const leaks = await vm.run(`env ${env.join(" ")} FORKD_DATA_DIR=${dataDir} ${forkd} leaks`);
     assert.deepEqual([leaks.stdout, leaks.code], ["", 0], leaks.stderr);
   });
 });
-
-/** As a unit that leaves its sandboxes running when it is stopped. Resolves when it listens. */
-async function startController(vm: SystemVm): Promise<void> {
-  await vm.ok(`cp -a /files/data ${dataDir} && mkdir -m 700 /etc/forkd`);
-  await vm.ok("umask 077; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n' > /etc/forkd/token");
-  const env = forkdEnv.split(" ").map((word) => `-E ${word}`);
-  const unit = ["systemd-run --unit=forkd -p KillMode=process", ...env].join(" ");
-  const serve = "/files/forkd/bin/forkd-controller serve --token-file /etc/forkd/token";
-  await vm.ok(`${unit} ${serve}`);
-  const listens = "journalctl --unit forkd --follow --no-tail | grep -m 1 'listening on'";
-  const { code } = await vm.run(listens, { timeoutMs: daemonTimeoutMs });
-  assert.equal(code, 0, await vm.ok("journalctl --unit forkd --no-pager | tail -50"));
-}
-
-const answerSchema = z.object({ status: z.int(), body: z.unknown() });
-
-async function call(vm: SystemVm, request: string, body?: object) {
-  const [method, path] = request.split(" ");
-  const words = [load, "call", method, path, ...(body ? [`'${JSON.stringify(body)}'`] : [])];
-  const text = await vm.ok(words.join(" "), slow);
-  return answerSchema.parse(JSON.parse(text));
-}
 
 async function spawn(vm: SystemVm, n: number, asked: object): Promise<SandboxInfo[]> {
   const { status, body } = await call(vm, "POST /v1/sandboxes", {

@@ -25,6 +25,8 @@ export interface MachineSpec {
   readonly memoryMib: number;
   readonly cpus: number;
   readonly kernelWords: readonly string[];
+  /** Whether it has KVM of its own. */
+  readonly kvm: boolean;
 }
 
 interface Command {
@@ -34,7 +36,7 @@ interface Command {
 }
 
 /** An emulated boot takes half a minute on an idle host. */
-const bootTimeoutMs = 5 * 60_000;
+const bootTimeoutMs = 10 * 60_000;
 /** From the guest's deadline of a command to ours. */
 const answerGraceMs = 60_000;
 const stopTimeoutMs = 20_000;
@@ -156,13 +158,18 @@ const kernelWords = [
 ];
 
 /** Less to translate than of `max`; what Debian and Node need. */
-const cpu = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+rdrand,+arat";
+const plainCpu = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+rdrand,+arat";
+/**
+ * QEMU emulates AMD's virtualisation with nested paging, which Debian's kvm_amd runs on.
+ * Firecracker needs XSAVE too, with which Linux does not boot on the model above.
+ */
+const kvmCpu = "EPYC,+svm,+npt";
 
 function argvOf(spec: MachineSpec, agentSocket: string): string[] {
   const [root, files] = spec.disks;
   return [
     "qemu-system-x86_64",
-    ...["-M", "pc", "-cpu", cpu, "-accel", "tcg,thread=multi,tb-size=256"],
+    ...["-M", "pc", "-cpu", spec.kvm ? kvmCpu : plainCpu, "-accel", "tcg,thread=multi,tb-size=256"],
     ...["-smp", String(spec.cpus), "-m", String(spec.memoryMib)],
     ...["-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio"],
     ...["-drive", `if=none,id=root,file=${root},format=raw,cache=unsafe`],

@@ -16,6 +16,8 @@ export interface SystemOptions {
   readonly files?: Readonly<Record<string, string>>;
   /** More words for the kernel's command line. */
   readonly kernelWords?: readonly string[];
+  /** Whether the emulated host has KVM: what runs on it is slow, but not emulated by it. */
+  readonly kvm?: boolean;
 }
 
 export interface RunOptions {
@@ -53,9 +55,9 @@ export async function bootSystem(options: SystemOptions): Promise<SystemVm> {
   const disks = [join(dir, "root.img"), join(dir, "files.img")] as const;
   await run(["cp", "--sparse=always", "--reflink=auto", image.disk, disks[0]]);
   await makeFilesDisk(join(dir, "files"), options.files ?? {}, disks[1]);
-  const { memoryMib, cpus = 2, kernelWords = [] } = options;
+  const { memoryMib, cpus = 2, kernelWords = [], kvm = false } = options;
   const start = (): Promise<SystemMachine> =>
-    SystemMachine.start({ image, dir, disks, memoryMib, cpus, kernelWords });
+    SystemMachine.start({ image, dir, disks, memoryMib, cpus, kernelWords, kvm });
   const machine = await start();
   return new System(machine, start, stack.move());
 }
