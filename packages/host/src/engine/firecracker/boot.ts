@@ -35,6 +35,7 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
   const knock = await process.orDeath(listenForKnock(journal.dir, journal.note.user), "boot");
   void process.ended.then(() => knock[Symbol.asyncDispose]());
   await answered(process, configure(api, spec, card), "boot");
+  await answered(process, startInstance(api, host), "boot");
   process.unref();
   const elapsed = performance.now() - started;
   return new FirecrackerVm({
@@ -81,7 +82,12 @@ async function configure(api: FirecrackerApi, spec: BootSpec, card: Card | null)
   if (card !== null) await api.call("networkInterface", cardRequest(card));
   await api.call("vsock", { guest_cid: guestCid, uds_path: vmFiles.vsock });
   await api.call("entropy", {});
-  await api.call("action", { action_type: "InstanceStart" });
+}
+
+/** It reads and places the whole kernel before it answers: as long as a load, not at once. */
+export async function startInstance(api: FirecrackerApi, host: FirecrackerHost): Promise<void> {
+  const { loadMs } = host.timeouts;
+  await api.call("action", { action_type: "InstanceStart" }, { timeoutMs: loadMs });
 }
 
 function bootSource(spec: BootSpec): RequestBody<"bootSource"> {
@@ -100,6 +106,10 @@ export function kernelCommandLine(upperMib: number | null): string {
     "reboot=k",
     "panic=-1",
     "pci=off",
+    // Its keyboard controller is for the reset; looking for more behind it takes half a second.
+    "i8042.noaux",
+    "i8042.nomux",
+    "i8042.dumbkbd",
     "random.trust_cpu=on",
     // A child that was frozen for a day is no soft lockup, and an idle one need not wake to say so.
     "nowatchdog",

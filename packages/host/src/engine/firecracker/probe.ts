@@ -10,7 +10,7 @@ import { bootId } from "../../linux/proc.ts";
 import { agentSpoke } from "../console.ts";
 import type { BootKernel, EngineProbe } from "../engine.ts";
 import type { FirecrackerApi } from "./api.ts";
-import { kernelCommandLine } from "./boot.ts";
+import { kernelCommandLine, startInstance } from "./boot.ts";
 import { vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
@@ -130,5 +130,5 @@ async function startTrial(host: FirecrackerHost, api: FirecrackerApi): Promise<v
     initrd_path: vmFiles.initrd,
     boot_args: kernelCommandLine(null),
   });
-  await api.call("action", { action_type: "InstanceStart" });
+  await startInstance(api, host);
 }
