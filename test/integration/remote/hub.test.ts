@@ -17,6 +17,15 @@ import { sha256Of, Transfers } from "../../helpers/transfers.ts";
 const skip = missing({ programs: ["nginx", "zstd"], built: ["native/build/forkd-sparse"] });
 const suffix = ".forkd-snapshot.tar.zst";
 
+/** What the audit log tells of packs that were sent and fetched. */
+async function transfersIn(dataDir: string): Promise<unknown[][]> {
+  const lines = (await readFile(join(dataDir, "audit.log"), "utf8")).trimEnd().split("\n");
+  return lines
+    .map((line) => JSON.parse(line))
+    .filter(({ operation }) => operation === "push" || operation === "pull")
+    .map((each) => [each.operation, each.outcome, each.address, each.snapshot_tag, each.sha256]);
+}
+
 describe("forkd push, pull and hub, through nginx", { skip }, () => {
   let tmp: TmpDir;
   let nginx: TestNginx;
@@ -220,6 +229,21 @@ describe("forkd push, pull and hub, through nginx", { skip }, () => {
     const pulled = await pull(to, "--sha256", sha256, "--tag", "mine");
     assert.equal(pulled.code, 0, pulled.stderr);
     assert.deepEqual(await tags(), ["base", "mine"]);
+    const moved = (await transfersIn(from.dataDir)).at(-1);
+    assert.deepEqual(moved, ["push", "ok", to, "one", sha256]);
+    assert.deepEqual(await transfersIn(dataDir), [
+      ["pull", "remote_corrupt", to, undefined, undefined],
+      ["pull", "ok", to, "mine", sha256],
+    ]);
+  });
+
+  test("the audit log has an address without what it keeps secret", async () => {
+    const to = `${proxy.origin}/nothing-here`;
+    assert.equal((await pull(`${to}?signature=secret`)).code, 1);
+    assert.deepEqual(await transfersIn(dataDir), [
+      ["pull", "remote_not_found", to, undefined, undefined],
+    ]);
+    assert.ok(!(await readFile(join(dataDir, "audit.log"), "utf8")).includes("secret"));
   });
 
   test("what is refused when it is unpacked need not be fetched again", async () => {

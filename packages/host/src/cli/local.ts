@@ -1,4 +1,5 @@
-import type { AuditLog } from "../fork/audit-log.ts";
+import type { AuditLog, OperationEntry } from "../fork/audit-log.ts";
+import type { Actor } from "../fork/operation-log.ts";
 import type { ForkService } from "../fork/service.ts";
 import type { Context } from "./context.ts";
 import { teardownMs, untilStopped } from "./interrupt.ts";
@@ -44,6 +45,33 @@ export async function withService<T>(
   }
 }
 
+type Facts = Pick<OperationEntry, "operation" | "snapshot_tag" | "address" | "sha256">;
+
+/** What an entry tells: what is known before, and of the result. */
+export interface AuditedWork<T> {
+  readonly about: Facts;
+  readonly factsOf: (result: T) => Partial<Facts>;
+}
+
+/** Does what no service does, with an entry in the audit log that has what came of it. */
+export async function withAudit<T>(
+  context: Context,
+  { about, factsOf }: AuditedWork<T>,
+  work: () => Promise<T>,
+): Promise<T> {
+  await using audit = await openAudit(context);
+  if (audit === undefined) return await work();
+  const { OperationLog } = await import("../fork/operation-log.ts");
+  const log = new OperationLog(audit);
+  const result = await log.orFailure(actor(), about, work());
+  log.write(actor(), { ...about, ...factsOf(result), outcome: "ok" });
+  return result;
+}
+
+function actor(): Actor {
+  return { principal: "cli", remote: `uid:${process.getuid?.() ?? -1}`, requestId: null };
+}
+
 /** The daemon's own log: who goes around the daemon is seen all the same. */
 async function openAudit({ settings, output }: Context): Promise<AuditLog | undefined> {
   const { AuditLog } = await import("../fork/audit-log.ts");
@@ -61,9 +89,7 @@ async function openAudit({ settings, output }: Context): Promise<AuditLog | unde
 
 async function auditedService(service: ForkService, audit: AuditLog): Promise<ForkService> {
   const { Operations } = await import("../fork/operations.ts");
-  const remote = `uid:${process.getuid?.() ?? -1}`;
-  const actor = { principal: "cli", remote, requestId: null } as const;
   const { auditSnapshots } = await import("../fork/snapshot-operations.ts");
-  const sandboxes = new Operations(service, audit).as(actor);
-  return { ...service, ...sandboxes, ...auditSnapshots(service, audit, actor) };
+  const sandboxes = new Operations(service, audit).as(actor());
+  return { ...service, ...sandboxes, ...auditSnapshots(service, audit, actor()) };
 }

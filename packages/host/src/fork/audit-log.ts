@@ -15,12 +15,17 @@ export interface OperationEntry {
   readonly ts: string;
   readonly operation:
     | ("spawn" | "kill" | "branch")
-    | ("bake" | "delete" | "compact" | "pack" | "unpack");
+    | ("bake" | "delete" | "compact" | "pack" | "unpack")
+    | ("push" | "pull");
   /** `ok`, or the code of the failure: then no sandbox of the operation is left. */
   readonly outcome: "ok" | ErrorCode;
   readonly sandbox_id?: string;
   /** What it was forked from, or what was made of it. */
   readonly snapshot_tag?: string;
+  /** Where a pack went to or came from, without the secrets that an address may carry. */
+  readonly address?: string;
+  /** Of that pack, hex. */
+  readonly sha256?: string;
   /** What the guest proved before it was opened. */
   readonly identity?: Attestation | null;
   readonly principal: Principal;

@@ -1,6 +1,7 @@
 import { ForkdError } from "@forkd/api";
 import type { HubRef } from "./hub-index.ts";
 import { parseHubRef } from "./hub-index.ts";
+import { nameOf } from "./names.ts";
 import type { RemoteObject } from "./remote.ts";
 import type { S3Options } from "./s3.ts";
 import { parseS3Address, type S3Address } from "./s3-address.ts";
@@ -41,6 +42,12 @@ function remoteOf(text: string): RemoteAddress | undefined {
   const url = URL.parse(text);
   const isHttp = url?.protocol === "http:" || url?.protocol === "https:";
   return url !== null && isHttp ? { kind: "http", url } : undefined;
+}
+
+/** What {@link openRemote} calls it: without the secrets that an address may carry. */
+export function nameOfRemote(remote: RemoteAddress): string {
+  if (remote.kind === "http") return nameOf(remote.url);
+  return `s3://${remote.address.bucket}/${remote.address.key}`;
 }
 
 /** Without the query, which is what a presigned address keeps secret. */

@@ -2,6 +2,7 @@ import { type ClientRequest, request as httpRequest, type IncomingMessage } from
 import { request as httpsRequest } from "node:https";
 import { ForkdError } from "@forkd/api";
 import { connectFailure, failureOf, unreachable } from "./http-failure.ts";
+import { nameOf } from "./names.ts";
 import type { Itinerary } from "./reach.ts";
 
 /** A connection on which nothing moves for this long is given up: connecting, sending, waiting. */
@@ -42,11 +43,6 @@ export async function httpCall(call: HttpCall): Promise<IncomingMessage> {
     url = new URL(next, url);
     call.itinerary.requireHop(url);
   }
-}
-
-/** An address as people may see it: a presigned one carries its permission in the query. */
-export function nameOf(url: URL): string {
-  return `${url.protocol}//${url.host}${url.pathname}`;
 }
 
 function tooManyRedirects(url: URL): ForkdError {

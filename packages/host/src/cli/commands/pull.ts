@@ -1,11 +1,12 @@
 import { parseSnapshotTag, type SnapshotTag } from "@forkd/api";
 import type { PullOrder, PullReport } from "../../fork/pull.ts";
-import { parsePullTarget } from "../../remote/address.ts";
+import { nameOfRemote, parsePullTarget } from "../../remote/address.ts";
+import { nameOf } from "../../remote/names.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { type Flags, usage } from "../flags.ts";
 import { hubUrl, withHubOption } from "../hub-url.ts";
-import { withService } from "../local.ts";
+import { withAudit, withService } from "../local.ts";
 import type { Output } from "../output.ts";
 import { shareOf } from "../share-progress.ts";
 import { defineVerb } from "../verb.ts";
@@ -20,6 +21,12 @@ interface PullLine {
 function sourceOf(target: string, flags: Flags): PullOrder["from"] {
   const from = parsePullTarget(target);
   return from.kind === "hub" ? { ...from, hub: hubUrl(flags) } : from;
+}
+
+function nameOfSource(from: PullOrder["from"]): string {
+  if (from.kind !== "hub") return nameOfRemote(from);
+  const { owner, name, version } = from.ref;
+  return `${owner}/${name}@${version} of ${nameOf(from.hub)}`;
 }
 
 async function pull(context: Context, line: PullLine): Promise<PullReport> {
@@ -84,7 +91,14 @@ export const pullVerb = defineVerb<PullLine>({
   },
   run: async (context, line) => {
     const { output } = context;
-    const report = await pull(context, line);
+    const about = {
+      operation: "pull",
+      address: nameOfSource(line.from),
+      ...(line.tag !== null && { snapshot_tag: line.tag }),
+    } as const;
+    // The name is the pack's own when nobody gave one.
+    const factsOf = ({ sha256, tag }: PullReport) => ({ sha256, snapshot_tag: tag });
+    const report = await withAudit(context, { about, factsOf }, () => pull(context, line));
     for (const warning of report.warnings) output.warn(warning);
     if (output.json) output.data(report);
     else print(output, report);

@@ -1,11 +1,11 @@
 import { resolve } from "node:path";
 import { parseSnapshotTag } from "@forkd/api";
 import type { PushReport, PushSource } from "../../fork/push.ts";
-import { parseRemote, type RemoteAddress } from "../../remote/address.ts";
+import { nameOfRemote, parseRemote, type RemoteAddress } from "../../remote/address.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit.ts";
 import { type Flags, usage } from "../flags.ts";
-import { withService } from "../local.ts";
+import { withAudit, withService } from "../local.ts";
 import { shareOf } from "../share-progress.ts";
 import { defineVerb } from "../verb.ts";
 
@@ -84,7 +84,14 @@ export const pushVerb = defineVerb<PushLine>({
   },
   run: async (context, line) => {
     const { output } = context;
-    const report = await run(context, line);
+    const { source, to } = line;
+    const about = {
+      operation: "push",
+      address: nameOfRemote(to),
+      ...("tag" in source && { snapshot_tag: source.tag }),
+    } as const;
+    const factsOf = ({ sha256 }: PushReport) => ({ sha256 });
+    const report = await withAudit(context, { about, factsOf }, () => run(context, line));
     if (output.json) {
       output.data(report);
       return exitCodes.ok;
