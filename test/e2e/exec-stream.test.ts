@@ -306,9 +306,25 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
         () => sandbox.exec(["echo", bad]),
         () => sandbox.exec(["true"], { env: { V: bad } }),
         () => sandbox.exec(["true"], { cwd: bad }),
+        () => sandbox.spawn(["true"], { env: { [bad]: "x" } }),
+        () => sandbox.exec(["true"], { env: { [bad]: "x" } }),
+        () => sandbox.spawn(["true"], { user: bad }),
+        () => sandbox.exec(["true"], { user: bad }),
+        () => sandbox.files.write("/tmp/ok", "x", { user: bad }),
+        () => sandbox.files.mkdir(`/tmp/${bad}`),
+        () => sandbox.files.rename("/etc/hostname", `/tmp/${bad}`),
       ];
       for (const call of calls) await assert.rejects(call(), { code: "bad_request" });
     }
+    // Where a NUL is a character like others, only half a one is refused.
+    const half = "half \ud83d";
+    await assert.rejects(sandbox.exec(["cat"], { stdin: half }), { code: "bad_request" });
+    await assert.rejects(sandbox.eval(`"${half}"`), { code: "bad_request" });
+    assert.equal((await sandbox.exec(["cat"], { stdin: "a\0b" })).stdout, "a\0b");
+    assert.match((await sandbox.evaluate("1\0")).error ?? "", /null bytes/);
+    assert.equal(await sandbox.eval(JSON.stringify(odd)), odd);
+    const bytes = await sandbox.evaluate("__import__('os').write(1, b'a\\xff\\xc3')");
+    assert.equal(bytes.stdout, "a\ufffd\ufffd");
     await assert.rejects(sandbox.spawn([]), { code: "bad_request" });
     await assert.rejects(sandbox.spawn([""]), { code: "bad_request" });
     await assert.rejects(sandbox.spawn(["true"], { env: { "A=B": "" } }), { code: "bad_request" });

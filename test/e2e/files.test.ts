@@ -119,6 +119,10 @@ describe("files of a sandbox", { skip: skipWithout("root", "qemu", "guest-agent"
     assert.deepEqual([entry?.name, entry?.name_b64], ["f\ufffd\n", "Zv8K"]);
     await files.remove(name);
     await fails(files.stat(name), "file_not_found");
+    const encoded = `${daemon.url}/v1/sandboxes/${sandbox.id}/files?path=/tmp/f%ff`;
+    const refused = await fetch(encoded, { headers: { authorization: `Bearer ${daemon.token}` } });
+    assert.equal(refused.status, 404);
+    assert.equal(((await refused.json()) as { code: string }).code, "route_not_found");
   });
 
   test("rights are those of a user", async () => {

@@ -1,18 +1,18 @@
 import { z } from "zod";
+import { exactText } from "./exact-text.ts";
 import { limits } from "./limits.ts";
 
-const noNul = (text: string): boolean => !text.includes("\0");
 const base64url = /^[A-Za-z0-9_-]+={0,2}$/;
 
 /** Characters of a path in a request; its bytes are counted where it is decoded. */
-const pathText = z.string().min(1).max(limits.filePathBytesMax).refine(noNul, "must hold no NUL");
+const pathText = exactText(limits.filePathBytesMax).min(1);
 /** A path as bytes, for names that are not UTF-8: base64url. */
 const pathBytes = z
   .string()
   .max(2 * limits.filePathBytesMax)
   .regex(base64url, "is not base64url");
 /** Whose rights count, as for a command: `name`, `uid` or `uid:gid`. Default: the image's user. */
-const userText = z.string().min(1).max(256).refine(noNul, "must hold no NUL");
+const userText = exactText(256).min(1);
 /** Permission bits in octal, as chmod takes them. */
 const modeText = z.string().regex(/^[0-7]{3,4}$/, "must be 3 or 4 octal digits");
 

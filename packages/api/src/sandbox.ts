@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { egressSchema } from "./egress.ts";
+import { exactText, wellFormedText } from "./exact-text.ts";
 import { snapshotTagSchema } from "./ids.ts";
 import { limits } from "./limits.ts";
 import { limitFields, sandboxLimitsSchema } from "./sandbox-limits.ts";
@@ -112,14 +113,8 @@ export const createSandboxSchema = z.object({
 });
 export type CreateSandbox = z.infer<typeof createSandboxSchema>;
 
-/** What reaches a command as it is: no NUL, which ends a C string, and no half of a character. */
-const isExact = (text: string): boolean => !text.includes("\0") && text.isWellFormed();
-
-/** One word of a command, one value of its environment or its directory. */
-export const argSchema = z
-  .string()
-  .max(limits.execArgBytesMax)
-  .refine(isExact, "holds a NUL or a lone surrogate");
+/** One word of a command, a name or value of its environment, or its directory. */
+export const argSchema = exactText(limits.execArgBytesMax);
 
 export const execRequestSchema = z.object({
   args: z.array(argSchema).max(limits.execArgsMax),
@@ -128,11 +123,11 @@ export const execRequestSchema = z.object({
     .positive()
     .max(limits.execTimeoutMaxSecs)
     .default(limits.execTimeoutDefaultSecs),
-  env: z.record(z.string(), argSchema).default({}),
+  env: z.record(argSchema, argSchema).default({}),
   cwd: argSchema.nullish(),
-  user: z.string().max(256).nullish(),
+  user: exactText(256).nullish(),
   /** Text for the command's standard input, which is closed after it. */
-  stdin: z.string().nullish(),
+  stdin: wellFormedText().nullish(),
 });
 export type ExecRequest = z.infer<typeof execRequestSchema>;
 
@@ -150,7 +145,7 @@ export const execResultSchema = z.object({
 export type ExecResult = z.infer<typeof execResultSchema>;
 
 export const evalRequestSchema = z.object({
-  code: z.string().max(limits.evalCodeBytesMax),
+  code: wellFormedText(limits.evalCodeBytesMax),
   timeout_secs: z
     .number()
     .positive()

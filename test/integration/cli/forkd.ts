@@ -18,11 +18,21 @@ const program = fileURLToPath(new URL("../../../bin/forkd", import.meta.url));
 export const nowhere = "http://127.0.0.1:9";
 
 /** Runs the real `bin/forkd` to its end, without any FORKD_ variable of whoever runs the tests. */
-export async function forkd(args: readonly string[], options: CliOptions = {}): Promise<CliEnd> {
+export function forkd(args: readonly string[], options: CliOptions = {}): Promise<CliEnd> {
+  return runProgram([program, ...args], options);
+}
+
+/** The same, with one last word that is no text: printf(1) says its bytes, `\\377`. */
+export function forkdWithBytes(args: readonly string[], bytes: string): Promise<CliEnd> {
+  const script = 'bytes=$(printf "$1"); shift; exec "$@" "$bytes"';
+  return runProgram(["sh", "-euc", script, "sh", bytes, program, ...args], {});
+}
+
+async function runProgram(argv: readonly string[], options: CliOptions): Promise<CliEnd> {
   const out: string[] = [];
   const err: string[] = [];
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("FORKD_"));
-  const { code } = await runChild([program, ...args], {
+  const { code } = await runChild(argv, {
     cwd: "/",
     env: { ...Object.fromEntries(inherited), FORKD_URL: nowhere, ...options.env },
     deadlineMs: options.stopAfterMs ?? 30_000,

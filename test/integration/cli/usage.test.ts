@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { makeTmpDir, type TmpDir } from "../../helpers/tmp.ts";
-import { forkd } from "./forkd.ts";
+import { forkd, forkdWithBytes } from "./forkd.ts";
 
 /** Bad input, as processes see it: the exit code, the error, the hint, and nothing left behind. */
 
@@ -142,4 +142,13 @@ test("no images is an empty list", async () => {
   const end = await local(["images", "--json"]);
   assert.equal(end.code, 0, end.err);
   assert.deepEqual(JSON.parse(end.out), []);
+});
+
+test("a command line that is no UTF-8 is refused, and a replacement character is one", async () => {
+  const bad = await forkdWithBytes(["exec", "sb-1-1", "--", "echo"], "a\\377");
+  assert.deepEqual([bad.code, bad.out], [2, ""]);
+  assert.match(bad.err, /bytes that are not UTF-8/);
+  const good = await forkdWithBytes(["exec", "sb-1-1", "--", "echo"], "\\357\\277\\275");
+  assert.equal(good.code, 1, "it went on to the daemon, which is not there");
+  assert.match(good.err, /no daemon answers/);
 });

@@ -1,5 +1,6 @@
 import { type ForkdError, toForkdError } from "@forkd/api";
 import { type Command, CommanderError } from "commander";
+import { requireTextWords } from "./argv.ts";
 import { readSettings } from "./context.ts";
 import { exitCodeFor, type Outcome } from "./exit.ts";
 import { Flags, usage } from "./flags.ts";
@@ -64,6 +65,7 @@ async function main(): Promise<Outcome> {
       process.stderr.write(program.helpInformation());
       return outcome;
     }
+    parsed(() => requireTextWords(words));
     await program.parseAsync(words, { from: "user" });
     return outcome;
   } catch (error) {
