@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { chmod, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { skipWithout } from "../../helpers/capability.ts";
@@ -60,4 +63,27 @@ test("doctor --fix mends, says so, and then all is well", { skip }, async () => 
   assert.match(end.out, /mended: .*token is its owner's only/);
   assert.match(end.out, /mended: made .*data/);
   assert.equal((await stat(token)).mode & 0o777, 0o600);
+});
+
+test("a daemon that cannot tell of its host is broken, and not of its own version's age", async () => {
+  const ownVersion = (await forkd(["--version"])).out.split(" ").at(-1) ?? "";
+  for (const [version, status, detail] of [
+    [ownVersion, "fail", /500/],
+    ["0.5.2", "warn", /runs 0\.5\.2, this is /],
+  ] as const) {
+    const server = createServer((request, response) => {
+      response.statusCode = request.url === "/version" ? 200 : 500;
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ version, api: "v1" }));
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    // A server that listens on TCP has such an address.
+    const { port } = server.address() as AddressInfo;
+    const env = { FORKD_URL: `http://127.0.0.1:${port}` };
+    const end = await forkd(["doctor", "--only", "daemon", "--json"], { env });
+    server.close();
+    const [report] = JSON.parse(end.out).checks;
+    assert.equal(report.status, status, report.detail);
+    assert.match(report.detail, detail);
+  }
 });

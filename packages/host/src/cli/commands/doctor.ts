@@ -31,9 +31,9 @@ async function askDaemon({ settings, signal }: Context): Promise<DaemonAnswer> {
     const { code, message: reason } = toForkdError(thrown);
     if (code === "unauthorized") return { kind: "refused", reason };
     if (code === "daemon_unreachable") return { kind: "absent", reason };
-    // One of another version may lack the route.
+    // One of another version may lack the route; one of this version is slow, or broken.
     const other = await client.version(control).catch(() => undefined);
-    return other === undefined
+    return other === undefined || other.version === cliVersion()
       ? { kind: "broken", reason }
       : { kind: "other", version: other.version };
   }
