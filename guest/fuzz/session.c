@@ -24,7 +24,7 @@ static void start(void) {
   identity_simulate();
   loop_init();
   reap_init();
-  channel_start(pair[1], false);
+  session_start(pair[1], false);
 }
 
 static void give(uint8_t type, uint32_t stream, const void *data, size_t len) {

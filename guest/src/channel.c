@@ -5,14 +5,13 @@
 #include <unistd.h>
 
 #include "buf.h"
-#include "job.h"
 #include "log.h"
 #include "loop.h"
-#include "session.h"
 
 static struct watch watch;
 static struct wire wire;
 static struct buf queue;
+static const struct channel_owner *owner;
 static bool end_stops;
 static bool listens; /* connections come one after the other, and end */
 static bool held;
@@ -71,7 +70,7 @@ static void serve(void *arg) {
   }
   if (starved && channel_room() > 0) {
     starved = false;
-    session_resume();
+    owner->room();
     write_all();
   }
 }
@@ -90,10 +89,11 @@ static void serve_fd(int fd) {
   loop_watch(&watch, fd, EPOLLIN | EPOLLOUT | EPOLLET, on_channel, NULL);
 }
 
-void channel_start(int fd, bool ends) {
+void channel_start(int fd, bool ends, const struct channel_owner *whose) {
+  owner = whose;
   end_stops = ends;
   buf_init(&queue, QUEUE_BYTES_MAX);
-  wire_init(&wire, session_wire());
+  wire_init(&wire, &owner->wire);
   listens = fd < 0;
   if (!listens) serve_fd(fd);
 }
@@ -101,18 +101,21 @@ void channel_start(int fd, bool ends) {
 void channel_replace(int fd) {
   if (watch.active) drop();
   /* What was on the way to or from the last host is nobody's: the next one begins with a token. */
-  session_end();
+  owner->lost();
   channel_clear();
   held_after = 0;
   serve_fd(fd);
 }
 
 struct wire *channel_wire(void) { return &wire; }
+bool channel_live(void) { return !wire.scanning; }
+void channel_attach(void) { wire.scanning = false; }
+void channel_detach(void) { wire_scan(&wire); }
 
 void channel_raw(const void *data, size_t len) {
   if (!buf_add(&queue, data, len)) {
     log_line("the host does not read: session ended");
-    session_end();
+    owner->lost();
     channel_clear();
     return;
   }
@@ -120,11 +123,11 @@ void channel_raw(const void *data, size_t len) {
 }
 
 void channel_frame(uint8_t type, uint32_t stream, const void *payload, size_t len) {
-  if (!session_live()) return;
+  if (!channel_live()) return;
   uint8_t header[FRAME_HEADER_BYTES];
   frame_header(header, type, stream, (uint32_t)len);
   channel_raw(header, sizeof header);
-  if (len && session_live()) channel_raw(payload, len);
+  if (len && channel_live()) channel_raw(payload, len);
 }
 
 size_t channel_room(void) {

@@ -2,7 +2,9 @@
 #ifndef FORKD_COMMAND_H
 #define FORKD_COMMAND_H
 
-#include "session.h"
+#include "job.h"
+#include "json.h"
+#include "reply.h"
 #include "spawn.h"
 
 /* Points into the request that it was parsed from, and into itself: not to be copied. */

@@ -11,7 +11,6 @@
 #include "log.h"
 #include "loop.h"
 #include "reseed.h"
-#include "runtime.h"
 
 /* What the pipes hold when the answer comes: as much still belongs to the eval. */
 #define PIPE_BYTES 65536
@@ -36,6 +35,8 @@ static unsigned waiting_count;
 static uint64_t next_id = 1;
 static struct timer restart_timer;
 static bool restart_waits; /* for the end of a hold */
+
+static void start_next(void);
 
 static void release(struct eval *e) {
   timer_clear(&e->deadline);
@@ -91,7 +92,7 @@ static void complete_running(void) {
     complete(e, &r);
     json_free(&doc);
   }
-  eval_next();
+  start_next();
 }
 
 /* Hands on printed output: true when the pipe is empty (or enough of it was read). */
@@ -126,7 +127,7 @@ static void settle(void) {
   if (e->drained[0] && e->drained[1]) complete_running();
 }
 
-void eval_on_output(int which) {
+static void on_output(int which) {
   pump(which);
   settle();
 }
@@ -147,7 +148,7 @@ static bool is_id(const struct json *v, uint64_t id) {
   return v->type == JSON_STRING && strtoull(v->str, NULL, 10) == id;
 }
 
-void eval_on_line(const char *text, size_t len) {
+static void on_line(const char *text, size_t len) {
   struct json_doc doc;
   if (json_parse(&doc, text, len) < 0) {
     log_line("the runtime wrote a line that is not JSON");
@@ -176,7 +177,7 @@ static void fail(struct eval *e, const char *failure, const char *error) {
 
 static void on_restart(bool ok, const char *text) {
   if (ok) {
-    eval_next();
+    start_next();
     return;
   }
   log_line("the runtime did not start again: %.200s", text);
@@ -195,13 +196,13 @@ static void restart(void *arg) {
   if (runtime_state() == RUNTIME_OFF) runtime_start(on_restart, RUNTIME_RESTART_MS);
 }
 
-void eval_resume_restart(void) {
+void eval_after_hold(void) {
   if (restart_waits) restart(NULL);
 }
 
 bool eval_is_running(void) { return running; }
 
-void eval_on_death(void) {
+static void on_death(void) {
   struct eval *e = running;
   running = NULL;
   reseed_runtime_gone();
@@ -249,7 +250,7 @@ void eval_cancel(struct eval *e) {
   on_deadline(e);
 }
 
-void eval_next(void) {
+static void start_next(void) {
   if (running || runtime_state() != RUNTIME_READY) return;
   reseed_send_pending();
   if (!waiting) return;
@@ -305,10 +306,12 @@ struct eval *eval_submit(const uint8_t *code, size_t len, uint64_t timeout_ms,
     /* From the loop: a start can fail at once, and that would free `e` before it is returned. */
     timer_set(&restart_timer, 0, restart, NULL);
   } else {
-    eval_next();
+    start_next();
   }
   return e;
 }
+
+const struct runtime_listener eval_hears = {on_line, on_output, on_death};
 
 void eval_detach(struct eval *e) {
   e->sink = (struct eval_sink){0};

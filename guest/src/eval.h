@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "runtime.h"
+
 struct eval;
 
 struct text {
@@ -43,12 +45,8 @@ void eval_detach(struct eval *eval);
 
 bool eval_is_running(void);
 /* A hold is over: an interpreter that died meanwhile is started. */
-void eval_resume_restart(void);
-/* The runtime is ready (again). */
-void eval_next(void);
-/* From runtime.c. */
-void eval_on_line(const char *text, size_t len);
-void eval_on_output(int which);
-void eval_on_death(void);
+void eval_after_hold(void);
+/* For runtime_configure: what the interpreter says belongs to evals and reseeds. */
+extern const struct runtime_listener eval_hears;
 
 #endif

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "channel.h"
 #include "ring.h"
+#include "utf8.h"
 
 struct exec {
   struct exec *next; /* the newest first */
@@ -63,8 +65,9 @@ static void settle(struct exec *e) {
     drop_oldest();
   }
   if (!s) return;
+  stream_serve(s, NULL, NULL);
   job_result_fields(reply_begin(), &result);
-  reply_send(s->ticket, FRAME_REPLY);
+  reply_send(s->ticket);
   stream_close(s);
 }
 
@@ -96,7 +99,7 @@ static void done(void *arg, const struct job_result *r) {
   settle(e);
 }
 
-void exec_resume(struct exec *e) {
+static void resume(struct exec *e) {
   while (e->stream && e->sent < e->ring.end) {
     size_t left = stream_room(e->stream);
     uint8_t which = 0;
@@ -108,7 +111,7 @@ void exec_resume(struct exec *e) {
     e->sent += len;
     stream_output(e->stream, which, data, len);
     /* The end of a session abandons all execs: this one may be gone. */
-    if (!session_live()) return;
+    if (!channel_live()) return;
   }
   if (e->job) {
     job_resume(e->job);
@@ -163,15 +166,41 @@ static void told(struct exec *e, const char *why) {
   stream_close(s);
 }
 
+static void on_input(struct stream *s, const uint8_t *data, size_t len) {
+  struct exec *e = s->work;
+  if (!e->job) {
+    if (len > 0) stream_took(s, len, true);
+  } else if (len == 0) {
+    job_close_stdin(e->job);
+  } else {
+    /* Cannot overflow: the queue is as large as the credit. */
+    job_write(e->job, data, len);
+  }
+}
+
+static void on_signal(struct stream *s, int number) {
+  if (number) exec_signal(s->work, number);
+}
+
+static void on_resume(struct stream *s) { resume(s->work); }
+
+static void on_detach(struct stream *s) {
+  struct exec *e = s->work;
+  e->stream = NULL;
+  resume(e);
+}
+
+static const struct stream_kind shows_exec = {on_input, on_signal, on_resume, on_detach};
+
 void exec_show(struct exec *e, struct stream *stream, uint64_t from) {
   if (e->stream) told(e, "somebody else has attached");
-  if (!session_live()) return;
+  if (!channel_live()) return;
   uint64_t start = ring_start(&e->ring);
   if (from < start) from = start;
   if (from > e->ring.end) from = e->ring.end;
   e->stream = stream;
   e->sent = from;
-  stream->exec = e;
+  stream_serve(stream, &shows_exec, e);
   /* What an earlier stream sent and the command has not taken is held against this one. */
   if (e->job) stream->in_credit -= (uint32_t)job_queued(e->job);
   struct jw *w = reply_begin();
@@ -180,19 +209,14 @@ void exec_show(struct exec *e, struct stream *stream, uint64_t from) {
   jw_int(w, "from", (int64_t)from);
   jw_int(w, "input_room", stream->in_credit);
   jw_bool(w, "tty", e->tty);
-  reply_send(stream->ticket, FRAME_EVENT);
-  if (session_live()) exec_resume(e);
+  reply_event(stream->ticket);
+  if (channel_live()) resume(e);
 }
 
 void exec_leave(struct exec *e, uint32_t stream) {
   if (!e->stream || e->stream->ticket.stream != stream) return;
   told(e, "as was asked for");
-  if (session_live()) exec_resume(e);
-}
-
-void exec_abandon(struct exec *e) {
-  e->stream = NULL;
-  exec_resume(e);
+  if (channel_live()) resume(e);
 }
 
 void exec_signal(struct exec *e, int signal) {
@@ -209,17 +233,6 @@ void exec_forget(struct exec *e) {
     job_signal(e->job, SIGKILL);
   } else {
     settle(e);
-  }
-}
-
-void exec_input(struct exec *e, const uint8_t *data, size_t len) {
-  if (!e->job) {
-    if (e->stream && len > 0) stream_took(e->stream, len, true);
-  } else if (len == 0) {
-    job_close_stdin(e->job);
-  } else {
-    /* Cannot overflow: the queue is as large as the credit. */
-    job_write(e->job, data, len);
   }
 }
 

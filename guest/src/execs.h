@@ -6,7 +6,7 @@
 
 #include "command.h"
 #include "json.h"
-#include "session.h"
+#include "stream.h"
 
 struct exec;
 
@@ -25,11 +25,5 @@ bool exec_resize(struct exec *exec, struct pty_size size);
 void exec_forget(struct exec *exec);
 /* All of them, as objects of an array. */
 void execs_list(struct jw *w);
-
-/* Its stream's side. */
-void exec_input(struct exec *exec, const uint8_t *data, size_t len);
-void exec_resume(struct exec *exec);
-/* The session is over: the stream is about to go. */
-void exec_abandon(struct exec *exec);
 
 #endif

@@ -1,3 +1,5 @@
+#include "file-change.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -8,7 +10,6 @@
 #include <unistd.h>
 
 #include "bounds.h"
-#include "file-worker.h"
 #include "files.h"
 #include "frame.h"
 

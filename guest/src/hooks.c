@@ -1,3 +1,5 @@
+#include "hooks.h"
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +9,6 @@
 
 #include "base.h"
 #include "files.h"
-#include "identity.h"
 #include "job.h"
 #include "json.h"
 #include "bounds.h"
@@ -19,6 +20,7 @@ static struct {
   size_t count;
   size_t next;
   bool listed;
+  uint64_t generation;
   struct buf result;
   struct jw writer;
   struct buf detail;
@@ -99,7 +101,7 @@ static bool start(const char *name) {
     record(false, "no environment");
     return false;
   }
-  snprintf(generation, sizeof generation, "%llu", (unsigned long long)identity_generation());
+  snprintf(generation, sizeof generation, "%llu", (unsigned long long)hooks.generation);
   env_set(&env, "FORKD_GENERATION", generation);
   if (geteuid() != 0) root.uid = geteuid();
   struct spawn what = {.argv = argv, .env = &env, .cwd = "/", .user = &root,
@@ -130,7 +132,8 @@ static void run_next(void) {
   }
 }
 
-void hooks_run(void (*done)(const char *json, size_t len)) {
+void hooks_run(uint64_t generation, void (*done)(const char *json, size_t len)) {
+  hooks.generation = generation;
   hooks.done = done;
   buf_free(&hooks.result);
   buf_free(&hooks.detail);

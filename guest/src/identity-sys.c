@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "identity.h"
+#include "identity-sys.h"
 #include "bounds.h"
 
 static int urandom = -1;

@@ -11,13 +11,16 @@
 #include "base64.h"
 #include "files.h"
 #include "cells.h"
+#include "eval.h"
 #include "gate.h"
 #include "hold.h"
+#include "hooks.h"
+#include "identity-sys.h"
 #include "bounds.h"
 #include "loop.h"
 #include "net.h"
+#include "op.h"
 #include "reseed.h"
-#include "session.h"
 
 #define SEED_BYTES 32
 
@@ -210,7 +213,7 @@ static void on_hooks(const char *json, size_t len) {
     jw_ms(w, step_names[i], id.steps_ms[i] - (i ? id.steps_ms[i - 1] : 0));
   }
   jw_close(w, '}');
-  reply_send(id.ticket, FRAME_REPLY);
+  reply_send(id.ticket);
 }
 
 static void on_reseeded(const struct reseed_result *r) {
@@ -224,7 +227,7 @@ static void on_reseeded(const struct reseed_result *r) {
   snprintf(id.reseeded, sizeof id.reseeded, "%.*s", fits ? (int)r->names.len : 2,
            fits ? r->names.json : "[]");
   cell_thaw(CELL_HOOKS);
-  hooks_run(on_hooks);
+  hooks_run(id.generation, on_hooks);
 }
 
 void op_clock(struct ticket ticket, const struct json *request) {
@@ -241,7 +244,7 @@ void op_clock(struct ticket ticket, const struct json *request) {
   }
   struct jw *w = reply_begin();
   jw_ms(w, "clock_skew_before_ms", before_ms);
-  reply_send(ticket, FRAME_REPLY);
+  reply_send(ticket);
 }
 
 void op_identity(struct ticket ticket, const struct json *request) {
@@ -270,5 +273,5 @@ void op_identity(struct ticket ticket, const struct json *request) {
     return;
   }
   for (size_t i = 0; i < sizeof seed; i++) snprintf(hex + 2 * i, 3, "%02x", seed[i]);
-  reseed_runtime(hex, on_reseeded);
+  reseed_runtime(hex, eval_is_running(), on_reseeded);
 }

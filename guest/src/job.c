@@ -51,8 +51,6 @@ struct job {
 static struct job *jobs;
 static void on_output(void *arg, uint32_t events);
 
-void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
-
 const char *signal_name(int signal) {
   static char text[32];
   const char *name = sigabbrev_np(signal);

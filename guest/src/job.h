@@ -48,6 +48,5 @@ void job_detach(struct job *job);
 void job_kill_all(void);
 /* "SIGKILL" for 9; a number without a name becomes "SIG<n>". */
 const char *signal_name(int signal);
-void set_nonblocking(int fd);
 
 #endif

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "utf8.h"
 
 void jw_init(struct jw *w, struct buf *out) {
   w->out = out;

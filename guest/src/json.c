@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bounds.h"
+#include "utf8.h"
 
 /* Values and decoded strings live in blocks that are freed together. */
 struct block {

@@ -67,7 +67,4 @@ void jw_bool(struct jw *w, const char *key, bool value);
 void jw_null(struct jw *w, const char *key);
 void jw_raw(struct jw *w, const char *key, const char *text, size_t len);
 
-/* Length of the valid UTF-8 sequence at `p` (1 to 4), or 0. */
-size_t utf8_length(const uint8_t *p, size_t left);
-
 #endif

@@ -1,6 +1,7 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
@@ -93,6 +94,8 @@ static int wait_ms(int max_ms) {
   if (ms > 3600000) ms = 3600000;
   return max_ms >= 0 && (uint64_t)max_ms < ms ? max_ms : (int)ms;
 }
+
+void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
 void loop_once(int max_ms) {
   ready_at = 0;

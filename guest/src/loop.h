@@ -27,6 +27,8 @@ void loop_init(void);
 /* Watches `fd` with EPOLL events; `watch` is the caller's and must be zeroed before first use. */
 void loop_watch(struct watch *w, int fd, uint32_t events, void (*fn)(void *, uint32_t), void *arg);
 void loop_events(struct watch *w, uint32_t events);
+/* What is watched must not block whoever reads or writes it. */
+void set_nonblocking(int fd);
 /* Safe inside callbacks: pending events of the watch are dropped. Does not close the descriptor. */
 void loop_unwatch(struct watch *w);
 void timer_set(struct timer *t, uint64_t ms, void (*fn)(void *), void *arg);

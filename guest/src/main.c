@@ -7,7 +7,6 @@
 
 #include "boot.h"
 #include "cells.h"
-#include "channel.h"
 #include "file-worker.h"
 #include "files.h"
 #include "identity.h"
@@ -15,8 +14,10 @@
 #include "bounds.h"
 #include "log.h"
 #include "loop.h"
+#include "port.h"
 #include "reap.h"
 #include "runtime.h"
+#include "session.h"
 #include "tcp.h"
 #include "vsock.h"
 
@@ -42,10 +43,10 @@ static void run_guest(void) {
   reap_init();
   log_line("open the channel %s", options.channel);
   unsigned port = vsock_port(options.channel);
-  int fd = port ? -1 : channel_open_port(options.channel, DEVICE_WAIT_MS);
+  int fd = port ? -1 : port_open(options.channel, DEVICE_WAIT_MS);
   if (fd < 0 && !port) log_fatal("no virtio-serial port named %s", options.channel);
   log_line("serving");
-  channel_start(fd, false);
+  session_start(fd, false);
   if (port) vsock_start(port);
   serve(TCP_PORT);
 }
@@ -82,7 +83,7 @@ static void run_test(int argc, char **argv) {
   identity_simulate();
   loop_init();
   reap_init();
-  channel_start(fd, true);
+  session_start(fd, true);
   serve(port);
   job_kill_all();
   runtime_kill();

@@ -1,8 +1,16 @@
+#include <stdlib.h>
 #include <string.h>
 
-#include "channel.h"
+#include "bounds.h"
 #include "eval.h"
-#include "session.h"
+#include "op.h"
+#include "stream.h"
+
+/* Code on its way: so much of it is expected in the stream's `kept`. */
+struct upload {
+  uint64_t code_bytes;
+  uint64_t timeout_ms;
+};
 
 static size_t room(void *arg) { return stream_room(arg); }
 
@@ -11,7 +19,7 @@ static void output(void *arg, int which, const uint8_t *data, size_t len) {
 }
 
 /* Sends a long text as events, cut between characters. */
-static void send_pieces(struct stream *s, const char *name, struct text text) {
+static void send_pieces(struct ticket ticket, const char *name, struct text text) {
   /* Half a frame's worth at most: escapes can make a piece several times longer. */
   const size_t piece_max = RESULT_PIECE_BYTES / 4;
   while (text.len > 0) {
@@ -20,7 +28,7 @@ static void send_pieces(struct stream *s, const char *name, struct text text) {
     struct jw *w = reply_begin();
     jw_string(w, "event", name);
     jw_text(w, "part", text.data, n);
-    reply_send(s->ticket, FRAME_EVENT);
+    reply_event(ticket);
     text.data += n;
     text.len -= n;
   }
@@ -35,19 +43,22 @@ static void put(struct jw *w, const char *key, struct text text) {
 }
 
 /* What goes in the reply itself: all of it, or nothing once it was sent in pieces. */
-static struct text inlined(struct stream *s, const char *name, struct text text, size_t *left) {
+static struct text inlined(struct ticket ticket, const char *name, struct text text,
+                           size_t *left) {
   if (!text.data || text.len <= *left) {
     *left -= text.data ? text.len : 0;
     return text;
   }
-  send_pieces(s, name, text);
+  send_pieces(ticket, name, text);
   return (struct text){NULL, 0};
 }
 
 static void done(void *arg, const struct eval_result *r) {
   struct stream *s = arg;
+  /* The host may stop to read in between, which closes the stream. */
+  struct ticket ticket = s->ticket;
   if (r->failure) {
-    reply_error(s->ticket, r->failure, "%s", r->error.data ? r->error.data : "");
+    reply_error(ticket, r->failure, "%s", r->error.data ? r->error.data : "");
     stream_close(s);
     return;
   }
@@ -55,9 +66,9 @@ static void done(void *arg, const struct eval_result *r) {
   size_t left = RESULT_PIECE_BYTES / 4;
   struct text error = r->error;
   if (error.len > 2048) error.len = 2048;
-  struct text result = inlined(s, "result", r->result, &left);
-  struct text result_json = inlined(s, "result_json", r->result_json, &left);
-  struct text traceback = inlined(s, "traceback", r->traceback, &left);
+  struct text result = inlined(ticket, "result", r->result, &left);
+  struct text result_json = inlined(ticket, "result_json", r->result_json, &left);
+  struct text traceback = inlined(ticket, "traceback", r->traceback, &left);
   struct jw *w = reply_begin();
   jw_bool(w, "ok", r->ok);
   put(w, "result", result);
@@ -66,16 +77,28 @@ static void done(void *arg, const struct eval_result *r) {
   put(w, "traceback", traceback);
   jw_bool(w, "timed_out", r->timed_out);
   jw_ms(w, "duration_ms", r->duration_ms);
-  reply_send(s->ticket, FRAME_REPLY);
+  reply_send(ticket);
   stream_close(s);
 }
 
-static void submit(struct stream *s) {
+static void on_signal(struct stream *s, int number) {
+  (void)number;
+  eval_cancel(s->work);
+}
+
+static void on_resume(struct stream *s) { eval_resume(s->work); }
+
+static void on_detach(struct stream *s) { eval_detach(s->work); }
+
+/* All the code is there. */
+static void submit(struct stream *s, uint64_t timeout_ms) {
+  static const struct stream_kind shows_eval = {NULL, on_signal, on_resume, on_detach};
   struct eval_sink sink = {room, output, done, s};
   const char *error;
-  s->eval = eval_submit(buf_head(&s->code), s->code.len, s->timeout_ms, &sink, &error);
-  if (s->eval) {
-    buf_free(&s->code);
+  struct eval *e = eval_submit(buf_head(&s->kept), s->kept.len, timeout_ms, &sink, &error);
+  if (e) {
+    stream_serve(s, &shows_eval, e);
+    buf_free(&s->kept);
     return;
   }
   const char *why = strcmp(error, "no_runtime") == 0 ? "this guest has no warm interpreter"
@@ -85,19 +108,27 @@ static void submit(struct stream *s) {
   stream_close(s);
 }
 
-void eval_stdin(struct stream *s, const uint8_t *data, size_t len) {
-  if (s->eval) return;
-  if (len == 0 || s->code.len + len > s->code_bytes) {
+static void drop_upload(struct stream *s) {
+  free(s->work);
+  stream_serve(s, NULL, NULL);
+}
+
+static void on_code(struct stream *s, const uint8_t *data, size_t len) {
+  const struct upload *u = s->work;
+  if (len == 0 || s->kept.len + len > u->code_bytes) {
+    drop_upload(s);
     reply_error(s->ticket, "bad_request", "eval: the code is not code_bytes long");
     stream_close(s);
     return;
   }
-  buf_add(&s->code, data, len);
-  if (s->code.len == s->code_bytes) {
-    submit(s);
-  } else {
+  buf_add(&s->kept, data, len);
+  if (s->kept.len < u->code_bytes) {
     stream_took(s, len, true);
+    return;
   }
+  uint64_t timeout_ms = u->timeout_ms;
+  drop_upload(s);
+  submit(s, timeout_ms);
 }
 
 void op_eval(struct ticket ticket, const struct json *request) {
@@ -113,7 +144,13 @@ void op_eval(struct ticket ticket, const struct json *request) {
   }
   struct stream *s = stream_open(ticket);
   if (!s) return;
-  s->code_bytes = code_bytes;
-  s->timeout_ms = timeout_ms;
-  if (code_bytes == 0) submit(s);
+  if (code_bytes == 0) {
+    submit(s, timeout_ms);
+    return;
+  }
+  static const struct stream_kind takes_code = {.input = on_code, .detach = drop_upload};
+  struct upload *u = xalloc(sizeof *u);
+  *u = (struct upload){code_bytes, timeout_ms};
+  buf_init(&s->kept, EVAL_CODE_BYTES_MAX);
+  stream_serve(s, &takes_code, u);
 }

@@ -1,41 +1,26 @@
 #include "command.h"
-#include "session.h"
-
-static size_t room(void *arg) { return stream_room(arg); }
-
-static void output(void *arg, int which, const uint8_t *data, size_t len) {
-  stream_output(arg, which, data, len);
-}
-
-static void took(void *arg, size_t len) { stream_took(arg, len, true); }
+#include "job-stream.h"
+#include "op.h"
 
 static void done(void *arg, const struct job_result *r) {
   struct stream *s = arg;
   job_result_fields(reply_begin(), r);
-  reply_send(s->ticket, FRAME_REPLY);
+  reply_send(s->ticket);
   stream_close(s);
 }
 
-void exec_stdin(struct stream *s, const uint8_t *data, size_t len) {
-  if (len == 0) {
-    job_close_stdin(s->job);
-  } else {
-    /* Cannot overflow: the queue is as large as the credit. */
-    job_write(s->job, data, len);
-  }
-}
-
 static void start(struct stream *s, struct command *command) {
-  struct job_sink sink = {room, output, took, done, s};
-  s->job = command_start(command, &sink, s->ticket);
-  if (!s->job) {
+  struct job_sink sink = job_stream_sink(s, done);
+  struct job *job = command_start(command, &sink, s->ticket);
+  if (!job) {
     stream_close(s);
     return;
   }
+  job_stream_serve(s, job);
   struct jw *w = reply_begin();
   jw_string(w, "event", "started");
-  jw_int(w, "pid", job_pid(s->job));
-  reply_send(s->ticket, FRAME_EVENT);
+  jw_int(w, "pid", job_pid(job));
+  reply_event(s->ticket);
 }
 
 void op_exec(struct ticket ticket, const struct json *request) {

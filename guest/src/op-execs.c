@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "execs.h"
+#include "op.h"
 
 static const char id_letters[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -30,11 +31,6 @@ static bool size_of(const struct json *object, struct pty_size *size) {
   if (!json_get_uint(object, "cols", TTY_SIDE_MAX, &cols) || cols == 0) return false;
   *size = (struct pty_size){(unsigned short)rows, (unsigned short)cols};
   return true;
-}
-
-static void empty_reply(struct ticket ticket) {
-  reply_begin();
-  reply_send(ticket, FRAME_REPLY);
 }
 
 /* False, with the error sent, when the request's `tty` is neither absent nor a size. */
@@ -86,7 +82,7 @@ void op_exec_list(struct ticket ticket, const struct json *request) {
   jw_open(w, "execs", '[');
   execs_list(w);
   jw_close(w, ']');
-  reply_send(ticket, FRAME_REPLY);
+  reply_send(ticket);
 }
 
 void op_exec_detach(struct ticket ticket, const struct json *request) {
@@ -98,7 +94,7 @@ void op_exec_detach(struct ticket ticket, const struct json *request) {
   struct exec *e = exec_of(ticket, request);
   if (!e) return;
   exec_leave(e, (uint32_t)stream);
-  empty_reply(ticket);
+  reply_empty(ticket);
 }
 
 void op_exec_signal(struct ticket ticket, const struct json *request) {
@@ -110,7 +106,7 @@ void op_exec_signal(struct ticket ticket, const struct json *request) {
   struct exec *e = exec_of(ticket, request);
   if (!e) return;
   exec_signal(e, (int)signal);
-  empty_reply(ticket);
+  reply_empty(ticket);
 }
 
 void op_exec_resize(struct ticket ticket, const struct json *request) {
@@ -122,7 +118,7 @@ void op_exec_resize(struct ticket ticket, const struct json *request) {
   struct exec *e = exec_of(ticket, request);
   if (!e) return;
   if (exec_resize(e, size)) {
-    empty_reply(ticket);
+    reply_empty(ticket);
   } else {
     reply_error(ticket, "bad_request", "it has no terminal");
   }
@@ -132,5 +128,5 @@ void op_exec_forget(struct ticket ticket, const struct json *request) {
   struct exec *e = exec_of(ticket, request);
   if (!e) return;
   exec_forget(e);
-  empty_reply(ticket);
+  reply_empty(ticket);
 }

@@ -5,9 +5,11 @@
 
 #include "base.h"
 #include "base64.h"
+#include "file-ask.h"
 #include "file-worker.h"
 #include "files.h"
-#include "session.h"
+#include "job-stream.h"
+#include "op.h"
 
 /* Of what a worker says on standard error; it says less. */
 #define FAILURE_BYTES_MAX 1024
@@ -15,23 +17,19 @@
 #define POSITION_MAX (1ULL << 53)
 #define MODE_MAX 07777
 
-static size_t room(void *arg) { return stream_room(arg); }
-
 /* Standard error is the worker's failure: kept until its end, and credit for it is not used. */
 static void output(void *arg, int which, const uint8_t *data, size_t len) {
   struct stream *s = arg;
   if (which == 1) {
     stream_output(s, which, data, len);
-  } else if (s->code.len + len <= FAILURE_BYTES_MAX) {
-    buf_add(&s->code, data, len);
+  } else if (s->kept.len + len <= FAILURE_BYTES_MAX) {
+    buf_add(&s->kept, data, len);
   }
 }
 
-static void took(void *arg, size_t len) { stream_took(arg, len, true); }
-
 /* "CODE MESSAGE", as file_fail_as writes it. */
 static void send_failure(struct stream *s, const struct job_result *r) {
-  const char *text = buf_text(&s->code);
+  const char *text = buf_text(&s->kept);
   size_t code_len = strcspn(text, " ");
   char code[32];
   if (r->timed_out) {
@@ -48,8 +46,7 @@ static void send_failure(struct stream *s, const struct job_result *r) {
 static void done(void *arg, const struct job_result *r) {
   struct stream *s = arg;
   if (r->exit_code == 0) {
-    reply_begin();
-    reply_send(s->ticket, FRAME_REPLY);
+    reply_empty(s->ticket);
   } else {
     send_failure(s, r);
   }
@@ -126,11 +123,16 @@ static const char *plan_of(const struct json *request, struct plan *p) {
 }
 
 static void start(struct stream *s, struct spawn *what, uint64_t timeout_ms) {
-  struct job_sink sink = {.room = room, .output = output, .took = took, .done = done, .arg = s};
+  struct job_sink sink = job_stream_sink(s, done);
+  sink.output = output;
+  buf_init(&s->kept, FAILURE_BYTES_MAX);
   struct spawn_error error;
   /* With an input always: its end tells the worker that nobody listens any more. */
-  s->job = job_start(what, true, timeout_ms, &sink, &error);
-  if (s->job) return;
+  struct job *job = job_start(what, true, timeout_ms, &sink, &error);
+  if (job) {
+    job_stream_serve(s, job);
+    return;
+  }
   char text[512];
   spawn_error_text(&error, what, text, sizeof text);
   reply_error(s->ticket, spawn_error_code(&error), "file: %s", text);

@@ -4,7 +4,7 @@
 
 #include "log.h"
 #include "loop.h"
-#include "session.h"
+#include "op.h"
 
 void op_poweroff(struct ticket ticket, const struct json *request) {
   (void)ticket;

@@ -1,8 +1,10 @@
+#include "ping.h"
+
 #include <string.h>
 #include <unistd.h>
 
+#include "op.h"
 #include "runtime.h"
-#include "session.h"
 #include "warm.h"
 
 void ping_fields(struct jw *w) {
@@ -17,5 +19,5 @@ void ping_fields(struct jw *w) {
 void op_ping(struct ticket ticket, const struct json *request) {
   (void)request;
   ping_fields(reply_begin());
-  reply_send(ticket, FRAME_REPLY);
+  reply_send(ticket);
 }

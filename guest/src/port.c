@@ -1,3 +1,5 @@
+#include "port.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +11,6 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-#include "channel.h"
 #include "files.h"
 #include "loop.h"
 
@@ -48,7 +49,7 @@ static int find_port(const char *name) {
 
 /* The name arrives in a message after the device node: new nodes are an event, names are not, so
  * the wait is also cut into short pieces. */
-int channel_open_port(const char *name, unsigned wait_ms) {
+int port_open(const char *name, unsigned wait_ms) {
   uint64_t end = now_ms() + wait_ms;
   int notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
   if (notify >= 0) inotify_add_watch(notify, "/dev", IN_CREATE);

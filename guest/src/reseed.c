@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "cells.h"
-#include "eval.h"
 #include "bounds.h"
 #include "loop.h"
 #include "runtime.h"
@@ -37,9 +36,9 @@ void reseed_send_pending(void) {
   line[0] = 0;
 }
 
-void reseed_runtime(const char *seed_hex, reseed_fn *done) {
+void reseed_runtime(const char *seed_hex, bool later, reseed_fn *done) {
   static const struct reseed_result nothing = {.ok = true, .names = {"[]", 2}};
-  static const struct reseed_result later = {.ok = true, .pending = true, .names = {"[]", 2}};
+  static const struct reseed_result pending = {.ok = true, .pending = true, .names = {"[]", 2}};
   enum runtime_kind kind = runtime_kind();
   /* One that is not running seeds itself when it starts. */
   bool none = kind == RUNTIME_NONE || kind == RUNTIME_BRIDGE || runtime_state() == RUNTIME_OFF;
@@ -49,8 +48,8 @@ void reseed_runtime(const char *seed_hex, reseed_fn *done) {
   }
   snprintf(line, sizeof line, "{\"id\":%llu,\"op\":\"reseed\",\"seed\":\"%s\"}\n",
            (unsigned long long)++id, seed_hex);
-  if (runtime_state() != RUNTIME_READY || eval_is_running()) {
-    done(&later);
+  if (runtime_state() != RUNTIME_READY || later) {
+    done(&pending);
     return;
   }
   waiting = done;

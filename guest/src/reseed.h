@@ -18,11 +18,13 @@ struct reseed_result {
 
 typedef void reseed_fn(const struct reseed_result *result);
 
-/* `done` is called once, maybe before this returns. A runtime that cannot be reseeded is killed: it
+/* `later`: an eval runs, and it happens right after it, in reseed_send_pending. `done` is called
+ * once, maybe before this returns. A runtime that cannot be reseeded is killed: it
  * starts cold, with a state of its own. */
-void reseed_runtime(const char *seed_hex, reseed_fn *done);
+void reseed_runtime(const char *seed_hex, bool later, reseed_fn *done);
 /* True when `id` belongs to a reseed, which is then over. */
 bool reseed_answer(const struct json *id, const struct json *root);
+/* No eval runs: what waited for that is sent, before the next one. */
 void reseed_send_pending(void);
 void reseed_runtime_gone(void);
 

@@ -1,3 +1,5 @@
+#include "runtime-find.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +9,6 @@
 #include "base.h"
 #include "bounds.h"
 #include "recipe.h"
-#include "runtime.h"
 
 static bool known(char **list, const char *real) {
   for (; *list; list++) {
@@ -27,10 +28,7 @@ static void add_dir(char **list, size_t *count, const char *dir, const char *con
   }
 }
 
-char **runtime_candidates(enum runtime_kind kind) {
-  static const char *const python[] = {"python3", "python", NULL};
-  static const char *const node[] = {"node", "nodejs", NULL};
-  const char *const *names = kind == RUNTIME_PYTHON ? python : node;
+char **runtime_find(const char *const *names) {
   char **list = xalloc((RUNTIME_CANDIDATES_MAX + 1) * sizeof *list);
   size_t count = 0;
   const char *path = env_get(&base_get()->env, "PATH");

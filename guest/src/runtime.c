@@ -11,13 +11,13 @@
 #include <unistd.h>
 
 #include "base.h"
-#include "eval.h"
 #include "job.h"
 #include "bounds.h"
 #include "log.h"
 #include "loop.h"
 #include "reap.h"
 #include "recipe.h"
+#include "runtime-find.h"
 
 static struct {
   enum runtime_kind kind;
@@ -28,6 +28,7 @@ static struct {
   size_t used; /* the interpreter that answered ready: a restart tries only that */
   bool proven;
   runtime_ready_fn *ready;
+  const struct runtime_listener *listener;
   pid_t pid;
   struct watch lines;
   struct watch requests;
@@ -55,11 +56,13 @@ const char *runtime_name(void) {
   return rt.kind == RUNTIME_PYTHON ? "python" : "node";
 }
 
-void runtime_configure(enum runtime_kind kind, char *const *words) {
+void runtime_configure(enum runtime_kind kind, char *const *words,
+                       const struct runtime_listener *listener) {
   size_t n = 0;
   while (words[n]) n++;
   words_free(rt.words);
   rt.kind = kind;
+  rt.listener = listener;
   rt.words = xalloc((n + 1) * sizeof *rt.words);
   for (size_t i = 0; i < n; i++) rt.words[i] = xstrdup(words[i]);
   rt.proven = false;
@@ -102,7 +105,7 @@ static void on_output(void *arg, uint32_t events) {
   (void)events;
   int which = arg == &rt.out[0] ? 1 : 2;
   if (rt.state == RUNTIME_READY) {
-    eval_on_output(which);
+    rt.listener->output(which);
     return;
   }
   char chunk[4096];
@@ -152,7 +155,7 @@ static void take_lines(void) {
     char *text = xstrndup((const char *)buf_head(&rt.line), len);
     buf_consume(&rt.line, len + 1);
     if (rt.state == RUNTIME_READY) {
-      eval_on_line(text, len);
+      rt.listener->line(text, len);
     } else if (rt.state == RUNTIME_STARTING) {
       ready_line(text, len);
     }
@@ -226,8 +229,8 @@ static void on_death(void *arg, int status) {
   ssize_t n;
   if (was == RUNTIME_READY) {
     /* What it printed last still belongs to the running eval. */
-    eval_on_output(1);
-    eval_on_output(2);
+    rt.listener->output(1);
+    rt.listener->output(2);
   } else {
     for (int which = 1; which <= 2; which++) {
       for (int i = 0; i < 16 && (n = runtime_read(which, chunk, sizeof chunk)) > 0; i++) {
@@ -240,7 +243,7 @@ static void on_death(void *arg, int status) {
   if (was == RUNTIME_READY) {
     rt.state = RUNTIME_OFF;
     log_line("the %s runtime died (status 0x%x)", runtime_name(), status);
-    eval_on_death();
+    rt.listener->death();
     return;
   }
   note_failure(status);
@@ -352,6 +355,13 @@ static void try_next(void) {
   fail_start();
 }
 
+static char **candidates(void) {
+  static const char *const python[] = {"python3", "python", NULL};
+  static const char *const node[] = {"node", "nodejs", NULL};
+  if (rt.kind == RUNTIME_BRIDGE) return words_split("bridge");
+  return runtime_find(rt.kind == RUNTIME_PYTHON ? python : node);
+}
+
 static void on_deadline(void *arg) {
   (void)arg;
   runtime_kill();
@@ -366,11 +376,7 @@ void runtime_start(runtime_ready_fn *ready, uint64_t timeout_ms) {
   buf_init(&rt.failures, 8192);
   if (!rt.proven) {
     words_free(rt.candidates);
-    if (rt.kind == RUNTIME_BRIDGE) {
-      rt.candidates = words_split("bridge");
-    } else {
-      rt.candidates = runtime_candidates(rt.kind);
-    }
+    rt.candidates = candidates();
     rt.used = 0;
   }
   rt.next = rt.used;

@@ -14,10 +14,18 @@ enum runtime_state { RUNTIME_OFF, RUNTIME_STARTING, RUNTIME_READY };
 /* Called once for each start: `text` is the detail, or why it failed. */
 typedef void runtime_ready_fn(bool ok, const char *text);
 
+/* Who hears a runtime that is ready. */
+struct runtime_listener {
+  void (*line)(const char *text, size_t len); /* without its newline */
+  void (*output)(int which); /* there is some on descriptor 1 or 2: runtime_read */
+  void (*death)(void);
+};
+
 /* Where python.py and node.mjs are. */
 void runtime_set_dir(const char *dir);
 /* What a start runs: imports (NULL-terminated, copied) or, for a bridge, the command. */
-void runtime_configure(enum runtime_kind kind, char *const *words);
+void runtime_configure(enum runtime_kind kind, char *const *words,
+                       const struct runtime_listener *listener);
 /* After `timeout_ms` the attempt is killed. */
 void runtime_start(runtime_ready_fn *ready, uint64_t timeout_ms);
 enum runtime_kind runtime_kind(void);
@@ -34,8 +42,5 @@ void runtime_kill(void);
 /* Reads one piece of what it printed: >0 bytes, 0 nothing now, and 0 for ever at the end. */
 ssize_t runtime_read(int which, void *data, size_t max);
 void runtime_watch_output(int which, bool on);
-
-/* Programs to try for `kind`, in order, NULL-terminated, without doubles (runtime-find.c). */
-char **runtime_candidates(enum runtime_kind kind);
 
 #endif

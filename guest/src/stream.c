@@ -1,16 +1,16 @@
+#include "stream.h"
+
 #include <stdlib.h>
-#include <string.h>
 
 #include "channel.h"
-#include "eval.h"
-#include "execs.h"
-#include "session.h"
 
 /* Credit goes back when this much was taken, or when nothing is left to take. */
 #define CREDIT_PIECE_BYTES 32768
+#define SIGNAL_MAX 64
 
 static struct stream *streams;
 static unsigned open_count;
+static const struct stream_kind nothing;
 
 struct stream *stream_find(uint32_t id) {
   for (struct stream *s = streams; s; s = s->next) {
@@ -31,11 +31,16 @@ struct stream *stream_open(struct ticket ticket) {
   struct stream *s = xalloc(sizeof *s);
   s->ticket = ticket;
   s->credit = s->in_credit = STREAM_CREDIT_BYTES;
-  buf_init(&s->code, EVAL_CODE_BYTES_MAX);
+  s->kind = &nothing;
   s->next = streams;
   streams = s;
   open_count++;
   return s;
+}
+
+void stream_serve(struct stream *s, const struct stream_kind *kind, void *work) {
+  s->kind = kind ? kind : &nothing;
+  s->work = work;
 }
 
 void stream_close(struct stream *stream) {
@@ -43,10 +48,32 @@ void stream_close(struct stream *stream) {
     if (*at != stream) continue;
     *at = stream->next;
     open_count--;
-    buf_free(&stream->code);
+    buf_free(&stream->kept);
     free(stream);
     return;
   }
+}
+
+bool stream_input(struct stream *s, const uint8_t *data, size_t len) {
+  if (len > s->in_credit) return false;
+  s->in_credit -= (uint32_t)len;
+  if (s->kind->input) s->kind->input(s, data, len);
+  return true;
+}
+
+static void resume(struct stream *s) {
+  if (s->kind->resume) s->kind->resume(s);
+}
+
+void stream_window(struct stream *s, uint32_t more) {
+  s->credit = more > STREAM_CREDIT_BYTES_MAX - s->credit ? STREAM_CREDIT_BYTES_MAX
+                                                         : s->credit + more;
+  resume(s);
+}
+
+void stream_signal(struct stream *s, uint32_t number) {
+  int known = number <= SIGNAL_MAX ? (int)number : 0;
+  if (s->kind->signal) s->kind->signal(s, known);
 }
 
 size_t stream_room(const struct stream *s) {
@@ -69,33 +96,20 @@ void stream_took(struct stream *s, size_t len, bool flush) {
   channel_frame(FRAME_WINDOW, s->ticket.stream, word, sizeof word);
 }
 
-/* May end and free the stream. */
-void stream_resume(struct stream *s) {
-  if (s->job) {
-    job_resume(s->job);
-  } else if (s->exec) {
-    exec_resume(s->exec);
-  } else if (s->eval) {
-    eval_resume(s->eval);
-  }
-}
-
-void session_resume(void) {
+void streams_resume(void) {
   uint32_t ids[STREAMS_MAX];
   unsigned n = 0;
   for (struct stream *s = streams; s; s = s->next) ids[n++] = s->ticket.stream;
   while (n > 0) {
     struct stream *s = stream_find(ids[--n]);
-    if (s) stream_resume(s);
+    if (s) resume(s);
   }
 }
 
 void streams_detach(void) {
   while (streams) {
     struct stream *s = streams;
-    if (s->job) job_detach(s->job);
-    if (s->eval) eval_detach(s->eval);
-    if (s->exec) exec_abandon(s->exec);
+    if (s->kind->detach) s->kind->detach(s);
     stream_close(s);
   }
 }

@@ -11,10 +11,10 @@
 #include "bounds.h"
 #include "hold.h"
 #include "loop.h"
-#include "tcp.h"
 
 struct conn {
   struct conn *next_waiting;
+  const struct conn_owner *owner;
   bool waiting;  /* its request came during a hold */
   size_t request; /* bytes of it in `in` */
   struct watch watch;
@@ -45,8 +45,9 @@ static void close_conn(struct conn *c) {
   close(c->watch.fd);
   buf_free(&c->in);
   buf_free(&c->out);
+  void (*closed)(void) = c->owner->closed;
   free(c);
-  tcp_conn_closed();
+  closed();
 }
 
 static void on_deadline(void *arg) { close_conn(arg); }
@@ -118,13 +119,13 @@ static void serve_line(struct conn *c, size_t len) {
   if (json_parse(&doc, line, len) < 0) {
     conn_error(c, "the request is not valid JSON");
   } else {
-    conn_dispatch(c, doc.root);
+    c->owner->request(c, doc.root);
     json_free(&doc);
   }
   free(line);
 }
 
-void tcp_resume(void) {
+void conns_resume(void) {
   while (waiting) {
     struct conn *c = waiting;
     stop_waiting(c);
@@ -163,8 +164,9 @@ static void on_conn(void *arg, uint32_t events) {
   }
 }
 
-void conn_open(int fd) {
+void conn_open(int fd, const struct conn_owner *owner) {
   struct conn *c = xalloc(sizeof *c);
+  c->owner = owner;
   buf_init(&c->in, TCP_REQUEST_BYTES_MAX);
   buf_init(&c->out, 8 * TCP_CAPTURE_BYTES_MAX * 2);
   loop_watch(&c->watch, fd, EPOLLIN, on_conn, c);

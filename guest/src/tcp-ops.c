@@ -1,12 +1,13 @@
+#include "tcp-ops.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "base.h"
 #include "eval.h"
 #include "bounds.h"
+#include "ping.h"
 #include "runtime.h"
-#include "session.h"
-#include "tcp-conn.h"
 
 #define TIMEOUT_SECONDS 30.0
 
@@ -166,7 +167,7 @@ static void act_eval(struct conn *conn, const struct json *request) {
   conn_wait(conn, eval_forget, e);
 }
 
-void conn_dispatch(struct conn *conn, const struct json *request) {
+void tcp_request(struct conn *conn, const struct json *request) {
   const char *action = json_get_string(request, "action");
   if (!action) {
     conn_error(conn, "the request has no action");

@@ -8,28 +8,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "gate.h"
 #include "bounds.h"
 #include "log.h"
 #include "loop.h"
-#include "tcp-conn.h"
+#include "tcp-ops.h"
 
 static struct watch listener;
 static int listen_fd = -1;
 static bool wanted = true;
 static unsigned served;
 
-static void on_connection(void *arg, uint32_t events) {
-  (void)arg;
-  (void)events;
-  while (served < TCP_CONNECTIONS_MAX) {
-    int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return;
-    served++;
-    conn_open(fd);
-  }
-  tcp_accept(wanted);
-}
+static void on_connection(void *arg, uint32_t events);
 
 /* Not watched while shut or full: connections wait in the kernel's queue. */
 void tcp_accept(bool on) {
@@ -40,10 +29,25 @@ void tcp_accept(bool on) {
   if (!watch) loop_unwatch(&listener);
 }
 
-void tcp_conn_closed(void) {
+static void on_closed(void) {
   served--;
   tcp_accept(wanted);
 }
+
+static void on_connection(void *arg, uint32_t events) {
+  static const struct conn_owner owner = {tcp_request, on_closed};
+  (void)arg;
+  (void)events;
+  while (served < TCP_CONNECTIONS_MAX) {
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return;
+    served++;
+    conn_open(fd, &owner);
+  }
+  tcp_accept(wanted);
+}
+
+void tcp_resume(void) { conns_resume(); }
 
 void tcp_start(unsigned port) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -57,5 +61,5 @@ void tcp_start(unsigned port) {
     return;
   }
   listen_fd = fd;
-  tcp_accept(gate_is_open());
+  tcp_accept(wanted);
 }

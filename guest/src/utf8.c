@@ -1,4 +1,4 @@
-#include "json.h"
+#include "utf8.h"
 
 size_t utf8_length(const uint8_t *p, size_t left) {
   if (left == 0) return 0;

@@ -6,13 +6,15 @@
 #include <sys/stat.h>
 
 #include "base.h"
+#include "eval.h"
 #include "files.h"
 #include "bounds.h"
+#include "job.h"
 #include "loop.h"
+#include "op.h"
 #include "probe.h"
 #include "recipe.h"
 #include "runtime.h"
-#include "session.h"
 
 static struct {
   const char *state;
@@ -54,7 +56,7 @@ static void part_ready(const char *detail) {
   struct jw *w = reply_begin();
   jw_string(w, "runtime", runtime_name());
   jw_string(w, "detail", buf_text(&warm.detail));
-  reply_send(warm.ticket, FRAME_REPLY);
+  reply_send(warm.ticket);
 }
 
 static void runtime_answered(bool ok, const char *text) {
@@ -140,14 +142,14 @@ static void follow_recipe(uint64_t timeout_ms) {
   if (!argv || !argv[0]) {
     fail("warmup_failed", "FORKD_WARMUP_CMD cannot be split into words");
   } else if (lang && strcmp(lang, "node") == 0) {
-    runtime_configure(RUNTIME_BRIDGE, argv);
+    runtime_configure(RUNTIME_BRIDGE, argv, &eval_hears);
     runtime_start(runtime_answered, timeout_ms);
   } else {
     static char *const imports[] = {"?numpy", NULL};
     warm.parts = 2;
     warm.probe.kind = PROBE_READY_JSON;
     start_command(argv);
-    runtime_configure(RUNTIME_PYTHON, imports);
+    runtime_configure(RUNTIME_PYTHON, imports, &eval_hears);
     runtime_start(runtime_answered, timeout_ms);
   }
   words_free(argv);
@@ -232,7 +234,7 @@ static void start_parts(const struct json *request, enum runtime_kind kind, char
     free(argv);
   }
   if (kind == RUNTIME_NONE || strcmp(warm.state, "pending") != 0) return;
-  runtime_configure(kind, imports);
+  runtime_configure(kind, imports, &eval_hears);
   runtime_start(runtime_answered, timeout_ms);
 }
 

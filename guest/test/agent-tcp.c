@@ -10,14 +10,26 @@
 #include "client.h"
 #include "tap.h"
 
-#define PORT 18978
+/* Nobody else's: bound by a socket of ours too, which does not listen. */
+static struct sockaddr_in door = {.sin_family = AF_INET};
+
+static int reserve_port(void) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  socklen_t len = sizeof door;
+  int on = 1;
+  /* With it set on both, the agent can bind the same port and listen (socket(7)). */
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  door.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  bool ok = bind(fd, (struct sockaddr *)&door, sizeof door) == 0 &&
+            getsockname(fd, (struct sockaddr *)&door, &len) == 0;
+  check(ok, "tcp: a port is free");
+  return fd;
+}
 
 static int dial(void) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   for (int i = 0; i < 100; i++) {
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0) return fd;
+    if (connect(fd, (struct sockaddr *)&door, sizeof door) == 0) return fd;
     usleep(20000);
   }
   return fd;
@@ -49,7 +61,8 @@ static void expect(const char *line, const char *expected, const char *name) {
 }
 
 void agent_tcp(void) {
-  agent_start(PORT);
+  int reserved = reserve_port();
+  agent_start(ntohs(door.sin_port));
   client_attach();
   client_call("{\"op\":\"warm\",\"runtime\":\"python\",\"timeout_ms\":20000}");
   expect("{\"action\":\"ping\"}\n", "{\"pong\":true,", "ping");
@@ -80,4 +93,5 @@ void agent_tcp(void) {
   client_call("{\"op\":\"thaw\"}");
   expect("{\"action\":\"ping\"}\n", "pong", "open after a thaw");
   check(agent_stop(), "the agent ends well");
+  close(reserved);
 }

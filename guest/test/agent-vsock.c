@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include "agent-tests.h"
-#include "channel.h"
 #include "frame.h"
 #include "identity.h"
 #include "log.h"
 #include "loop.h"
 #include "reap.h"
+#include "session.h"
 #include "tap.h"
 #include "vsock.h"
 
@@ -39,7 +39,7 @@ static pid_t start(bool (*from_host)(int fd)) {
     identity_simulate();
     loop_init();
     reap_init();
-    channel_start(-1, false);
+    session_start(-1, false);
     vsock_serve(listener, from_host);
     loop_run();
     _exit(0);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "cells.h"
-#include "channel.h"
 #include "files.h"
 #include "identity.h"
 #include "job.h"
@@ -19,6 +18,7 @@
 #include "loop.h"
 #include "reap.h"
 #include "runtime.h"
+#include "session.h"
 #include "tap.h"
 #include "tcp.h"
 
@@ -41,7 +41,7 @@ static void run_agent(int channel, unsigned port) {
   loop_init();
   reap_init();
   if (cgroup) cells_init(cgroup);
-  channel_start(channel, true);
+  session_start(channel, true);
   if (port) tcp_start(port);
   loop_run();
   job_kill_all();

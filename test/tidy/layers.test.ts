@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, extname, join } from "node:path";
 import { test } from "node:test";
 import { makeTmpDir } from "../helpers/tmp.ts";
 import { runChild } from "../runner/child.ts";
-import { repoRoot } from "./files.ts";
+import { repoRoot, sourceFiles } from "./files.ts";
 
 /** Runs the linter with our rules over one file and returns what it said. */
 async function lint(path: string, text: string): Promise<string> {
@@ -66,4 +66,49 @@ test("the linter stops a promise that nobody waits for", async () => {
     "export function f(): void {\n  Promise.resolve(1);\n}\n",
   );
   assert.ok(said.includes("noFloatingPromises"), said);
+});
+
+/** Which sources each source of C includes headers of, by the names that both share with theirs. */
+function includesOf(files: readonly { path: string; text: string }[]): Map<string, Set<string>> {
+  const found = new Map<string, Set<string>>();
+  for (const { path, text } of files) {
+    const name = basename(path, extname(path));
+    const used = found.get(name) ?? new Set();
+    for (const [, header] of text.matchAll(/^#include "([\w-]+)\.h"/gm)) {
+      if (header !== undefined && header !== name) used.add(header);
+    }
+    found.set(name, used);
+  }
+  return found;
+}
+
+/** The sources in a loop: what is left once those that need none, or that none needs, are out. */
+function circlesOf(includes: ReadonlyMap<string, ReadonlySet<string>>): string[] {
+  let left = [...includes.keys()];
+  for (let before = -1; before !== left.length; ) {
+    before = left.length;
+    const needed = new Set(left.flatMap((name) => [...(includes.get(name) ?? [])]));
+    const stays = new Set(left);
+    left = left.filter(
+      (name) => needed.has(name) && [...(includes.get(name) ?? [])].some((n) => stays.has(n)),
+    );
+  }
+  return left.sort();
+}
+
+test("no two files of the guest agent include each other, directly or by others", () => {
+  const guest = sourceFiles().filter(({ path }) => /^guest\/src\/.*\.[ch]$/.test(path));
+  assert.ok(guest.length > 50, "the guest agent is elsewhere now");
+  assert.deepEqual(circlesOf(includesOf(guest)), []);
+});
+
+test("a circle of includes is found, and what hangs on it is not", () => {
+  const files = [
+    { path: "main.c", text: '#include "a.h"\n' },
+    { path: "a.c", text: '#include "a.h"\n#include "b.h"\n' },
+    { path: "b.h", text: '#include "c.h"\n' },
+    { path: "c.c", text: '#include <stdio.h>\n#include "a.h"\n#include "d.h"\n' },
+    { path: "d.c", text: '#include "d.h"\n' },
+  ];
+  assert.deepEqual(circlesOf(includesOf(files)), ["a", "b", "c"]);
 });
