@@ -80,3 +80,51 @@ test("a snapshot is told of as its status changes", async () => {
   }
   assert.deepEqual(typesOf(source.log), ["snapshot.writing", "snapshot.ready", "snapshot.removed"]);
 });
+
+test("a bake is told of from its begin, whatever is listed under its tag meanwhile", async () => {
+  const old: SnapshotInfo = {
+    tag: "t",
+    dir: "/d",
+    created_at_unix: 1,
+    bootable: true,
+    status: "ready",
+  };
+  let list: SnapshotInfo[] = [old];
+  let looks = 0;
+  const source = new EventSource(async () => {
+    looks += 1;
+    return list;
+  }, silentLogger);
+  await source.start([]);
+  const look = async (): Promise<void> => {
+    const before = looks;
+    source.snapshotsChanged();
+    await eventually(() => assert.ok(looks > before));
+  };
+  const taken = new Error("the tag is taken");
+  await assert.rejects(
+    source.whileBaking("t", async () => {
+      throw taken;
+    }),
+    taken,
+  );
+  await look();
+  assert.deepEqual(typesOf(source.log), [], "what never began is not told of");
+  await source.whileBaking("t", async (onBegin) => {
+    onBegin();
+    list = [];
+    await look();
+    list = [{ ...old, created_at_unix: 2 }];
+    await look();
+  });
+  await eventually(() => assert.equal(source.log.since(0).events.length, 2));
+  const failure = source.whileBaking("t", async (onBegin) => {
+    onBegin();
+    throw new Error("no kernel");
+  });
+  await assert.rejects(failure, /no kernel/);
+  await look();
+  const told = ["snapshot.writing", "snapshot.ready", "snapshot.writing", "snapshot.failed"];
+  assert.deepEqual(typesOf(source.log), told);
+  assert.match(source.log.since(0).events.at(-1)?.reason ?? "", /no kernel/);
+});

@@ -35,6 +35,8 @@ interface Warmed {
 export interface BakeOrder {
   readonly request: BakeRequest;
   readonly progress: Progress;
+  /** Called once nothing stands in its way: the tag is its own now. */
+  readonly onBegin: () => void;
   /** Ends the parent wherever it is; the bake then throws the signal's reason. */
   readonly signal: AbortSignal;
 }
@@ -56,6 +58,7 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
     const machine = engine.machine(probe, request);
     const staging = await reservation.stageBase();
     deps.onStep("bake_staged");
+    order.onBegin();
     const workDir = await createWorkDir(deps.paths, {
       name: parentWorkName(),
       owner: deps.owner,

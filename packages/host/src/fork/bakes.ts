@@ -4,14 +4,21 @@ import { bake } from "./bake.ts";
 import type { ForkDeps } from "./deps.ts";
 import type { BakeImage, BakeRequest, Progress } from "./service.ts";
 
+/** Is told of a bake's begin, and sees its end. */
+export interface BakeWatch {
+  whileBaking<T>(tag: string, work: (onBegin: () => void) => Promise<T>): Promise<T>;
+}
+
 /** The bakes in flight: one a tag, and all ended on request. Who drives them bounds their number. */
 export class Bakes {
   readonly #deps: ForkDeps;
+  readonly #watch: BakeWatch;
   readonly #running = new Map<string, Promise<unknown>>();
   readonly #abort = new AbortController();
 
-  constructor(deps: ForkDeps) {
+  constructor(deps: ForkDeps, watch: BakeWatch) {
     this.#deps = deps;
+    this.#watch = watch;
   }
 
   /** Throws snapshot_exists for a tag that is being baked. */
@@ -21,8 +28,9 @@ export class Bakes {
         hint: "wait for it, or choose another tag",
       });
     }
-    const order = { request, progress, signal: this.#abort.signal };
-    const running = bake(this.#deps, order);
+    const running = this.#watch.whileBaking(request.tag, (onBegin) =>
+      bake(this.#deps, { request, progress, onBegin, signal: this.#abort.signal }),
+    );
     this.#running.set(request.tag, running);
     try {
       return await running;

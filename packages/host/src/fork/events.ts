@@ -1,6 +1,12 @@
 import { randomBytes } from "node:crypto";
 import type { SnapshotInfo } from "@forkd/api";
-import { type EventType, type ForkdEvent, limits, type SandboxInfo } from "@forkd/api";
+import {
+  type EventType,
+  type ForkdEvent,
+  limits,
+  type SandboxInfo,
+  toForkdError,
+} from "@forkd/api";
 import type { Logger } from "../lib/log.ts";
 
 type Facts = Pick<ForkdEvent, "sandbox_id" | "snapshot_tag" | "reason">;
@@ -75,6 +81,8 @@ export class EventSource {
   readonly onSandbox = (info: SandboxInfo): void => this.#sandboxChanged(info);
   readonly #sandboxes = new Map<string, SandboxInfo>();
   readonly #snapshots = new Map<string, SnapshotInfo["status"]>();
+  /** Tags of bakes that have begun. */
+  readonly #baking = new Set<string>();
   readonly #list: () => Promise<SnapshotInfo[]>;
   readonly #logger: Logger;
   #looking: Promise<void> = Promise.resolve();
@@ -109,6 +117,32 @@ export class EventSource {
     this.log.append("sandbox.ended", { ...about, reason: end.reason });
   }
 
+  /**
+   * Tells of a bake from its begin to its end. Nothing is listed of it before; what is listed under
+   * its tag meanwhile is one that it takes the place of.
+   */
+  async whileBaking<T>(tag: string, work: (onBegin: () => void) => Promise<T>): Promise<T> {
+    const onBegin = (): void => {
+      this.#baking.add(tag);
+      this.log.append("snapshot.writing", { snapshot_tag: tag });
+    };
+    try {
+      const made = await work(onBegin);
+      // Its ready is news, also where the one before it was.
+      this.#snapshots.delete(tag);
+      return made;
+    } catch (thrown) {
+      if (this.#baking.has(tag)) {
+        const reason = toForkdError(thrown).message;
+        this.log.append("snapshot.failed", { snapshot_tag: tag, reason });
+      }
+      throw thrown;
+    } finally {
+      this.#baking.delete(tag);
+      this.snapshotsChanged();
+    }
+  }
+
   /** Looks at the list soon; many changes at once are one look. */
   snapshotsChanged(): void {
     if (this.#isAsked) return;
@@ -121,11 +155,13 @@ export class EventSource {
     try {
       const found = new Map((await this.#list()).map((info) => [info.tag, info]));
       for (const tag of [...this.#snapshots.keys()]) {
-        if (found.has(tag)) continue;
+        if (found.has(tag) || this.#baking.has(tag)) continue;
         this.#snapshots.delete(tag);
         this.log.append("snapshot.removed", { snapshot_tag: tag });
       }
-      for (const info of found.values()) this.#snapshotFound(info);
+      for (const info of found.values()) {
+        if (!this.#baking.has(info.tag)) this.#snapshotFound(info);
+      }
     } catch (cause) {
       this.#logger.error("the snapshots are not listed for events", { cause });
     }

@@ -15,7 +15,7 @@ import { rootfsStagingDir } from "../store/rootfs.ts";
 import { SnapshotStore } from "../store/snapshots.ts";
 import { Bakes } from "./bakes.ts";
 import { Branches } from "./branches.ts";
-import { acquireDaemonLock } from "./daemon-lock.ts";
+import { acquireDaemonLock, type Lock } from "./daemon-lock.ts";
 import type { ForkDeps } from "./deps.ts";
 import { DiskGuard } from "./disk-guard.ts";
 import { EngineVersions } from "./engine-versions.ts";
@@ -58,29 +58,34 @@ export interface ServiceOptions {
   readonly onStep?: OnStep;
 }
 
+/** A service whose data directory is its own, while it still looks at what it found there. */
+export interface Opening {
+  /** To be used once that is over, and to be closed in any case. */
+  readonly service: ForkService;
+  /** Rejects with state_corrupt when a record cannot be read: then nothing is changed. */
+  readonly takenOver: Promise<void>;
+}
+
 /**
  * Throws data_dir_locked when another daemon owns the directory, state_corrupt when a record cannot
  * be read, permission_denied.
  */
 export async function openForkService(options: ServiceOptions): Promise<ForkService> {
+  const { service, takenOver } = await beginForkService(options);
+  await takenOver;
+  return service;
+}
+
+/**
+ * The same for who has something to do until the sandboxes of an earlier owner are taken over,
+ * which takes as long as their VMMs let it wait. Throws data_dir_locked, permission_denied.
+ */
+export async function beginForkService(options: ServiceOptions): Promise<Opening> {
   const owner = identifyProcess(process.pid);
   if (owner === undefined) throw new ForkdError("internal", "/proc does not know this process");
   const lock = options.owner === "daemon" ? await acquireDaemonLock(options.paths, owner) : null;
-  const { engines, store } = openStore(options, owner);
-  const deps: ForkDeps = {
-    paths: options.paths,
-    engines,
-    store,
-    limits: new LimitKeeper(options.paths),
-    network: new NetKeeper(options.paths, options.log),
-    disks: new DiskGuard(),
-    log: options.log,
-    owner,
-    sandboxesOutlive: options.owner === "daemon",
-    identityTimeoutMs: options.identityTimeoutMs ?? limits.identityTimeoutDefaultSecs * 1000,
-    history: lock === null ? null : await History.open(layout.endedDir(options.paths)),
-    onStep: options.onStep ?? (() => undefined),
-  };
+  const deps = await openDeps(options, owner, lock);
+  const { store } = deps;
   const { stateFile } = options;
   const source = {
     listSnapshots: () => store.list(),
@@ -91,13 +96,13 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
   const events = new EventSource(watchedBy(options.owner, store), options.log);
   const snapshotsChanged = both(changed, () => events.snapshotsChanged());
   const sandboxes: Sandboxes = new Sandboxes({ deps, changed, onSandbox: events.onSandbox });
-  await takeOver(deps, sandboxes, events);
-  const bakes = new Bakes(deps);
+  const takenOver = takeOver(deps, sandboxes, events).then(changed);
+  takenOver.catch(() => undefined);
+  const bakes = new Bakes(deps, events);
   const execs = new Execs(sandboxes);
   const placesMax = options.branchConcurrency ?? limits.concurrentBranchesDefault;
   const branches = new Branches({ deps, sandboxes, placesMax, changed: snapshotsChanged });
-  changed();
-  return {
+  const service: ForkService = {
     listSnapshots: () => store.list(),
     bake: (request, progress) => bakes.run(request, progress).finally(snapshotsChanged),
     importImage: (path) => bakes.importImage(path),
@@ -125,6 +130,7 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
     events: events.log,
     files: new GuestFiles((id, work) => sandboxes.call(id, work)),
     close: async (what) => {
+      await takenOver.catch(() => undefined);
       await branches.abortAll();
       if (what === "detach") await sandboxes.detachAll();
       else await sandboxes.killAll();
@@ -134,6 +140,30 @@ export async function openForkService(options: ServiceOptions): Promise<ForkServ
       await view?.settled();
       await lock?.release();
     },
+  };
+  return { service, takenOver };
+}
+
+/** What is remembered of ended sandboxes is a daemon's, who holds the lock. */
+async function openDeps(
+  options: ServiceOptions,
+  owner: ProcessIdentity,
+  lock: Lock | null,
+): Promise<ForkDeps> {
+  const { engines, store } = openStore(options, owner);
+  return {
+    paths: options.paths,
+    engines,
+    store,
+    limits: new LimitKeeper(options.paths),
+    network: new NetKeeper(options.paths, options.log),
+    disks: new DiskGuard(),
+    log: options.log,
+    owner,
+    sandboxesOutlive: options.owner === "daemon",
+    identityTimeoutMs: options.identityTimeoutMs ?? limits.identityTimeoutDefaultSecs * 1000,
+    history: lock === null ? null : await History.open(layout.endedDir(options.paths)),
+    onStep: options.onStep ?? (() => undefined),
   };
 }
 
@@ -200,8 +230,9 @@ function enginesOf({
 }
 
 /** Removes what processes that are gone have left: half snapshots, half images. */
-async function sweep({ paths, store }: ForkDeps): Promise<void> {
+async function sweep({ paths, store, limits: groups }: ForkDeps): Promise<void> {
   await store.sweep();
+  await groups.sweep();
   await removeLeftovers(rootfsStagingDir(paths));
   await removeLeftovers(kernelStagingDir(paths));
   await removeLeftovers(layout.pushesDir(paths));
