@@ -5,7 +5,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { type PullOrder, type PullReport, pull } from "@forkd/host/fork/pull.ts";
-import { type PushReport, push } from "@forkd/host/fork/push.ts";
+import { type PushOrder, type PushReport, push } from "@forkd/host/fork/push.ts";
 import { parsePullTarget, parseRemote } from "@forkd/host/remote/address.ts";
 
 export const sha256Of = (data: Uint8Array): string =>
@@ -20,6 +20,8 @@ export interface Pulled {
 export type PullWords = Partial<
   Pick<PullOrder, "sha256" | "env" | "signal" | "unpack" | "onBytes">
 > & { readonly hub?: string };
+
+export type PushWords = Partial<Pick<PushOrder, "env" | "force" | "signal" | "onBytes">>;
 
 /** One data directory that packs go out of and come into. */
 export class Transfers {
@@ -42,17 +44,18 @@ export class Transfers {
     return { path, bytes };
   }
 
-  push(file: string, to: string, more: { env?: Env; force?: boolean } = {}): Promise<PushReport> {
+  push(file: string, to: string, more: PushWords = {}): Promise<PushReport> {
     return push({
       paths: this.paths,
       source: { file },
       to: parseRemote(to),
-      force: more.force ?? false,
+      force: false,
       pack: () => assert.fail("it is a pack already"),
-      env: more.env ?? {},
+      env: {},
       signal: AbortSignal.timeout(60_000),
       onBytes: () => undefined,
       onNotice: (text) => this.notices.push(text),
+      ...more,
     });
   }
 
@@ -86,5 +89,3 @@ export class Transfers {
     return names.filter((name) => name.endsWith(".part"));
   }
 }
-
-type Env = Readonly<Record<string, string>>;

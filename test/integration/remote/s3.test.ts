@@ -3,7 +3,12 @@ import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { CreateBucketCommand, ListMultipartUploadsCommand, S3Client } from "@aws-sdk/client-s3";
+import {
+  AbortMultipartUploadCommand,
+  CreateBucketCommand,
+  ListMultipartUploadsCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
 import { FaultProxy, type Seen } from "../../helpers/fault-proxy.ts";
 import { motoServer, startMoto, type TestS3 } from "../../helpers/moto.ts";
 import { makeTmpDir, type TmpDir } from "../../helpers/tmp.ts";
@@ -113,6 +118,41 @@ describe("packs at an S3 server (moto)", { skip }, () => {
     await assert.rejects(transfers.pull("s3://packs/refused", { env }), {
       code: "remote_not_found",
     });
+  });
+
+  /** Stops a push once the store has a part. */
+  const stopAfterPart = async (path: string, to: string): Promise<void> => {
+    const stopping = new AbortController();
+    const stop = (): void => stopping.abort(new Error("stopped"));
+    const pushing = transfers.push(path, to, { env, signal: stopping.signal, onBytes: stop });
+    await assert.rejects(pushing, /stopped/);
+  };
+
+  test("go on in another run with the parts that have arrived", async () => {
+    const { path, bytes } = await transfers.makeFile("pack", large);
+    await stopAfterPart(path, "s3://packs/stopped");
+    assert.equal(await unfinished(), 1);
+    proxy.seen.length = 0;
+    const { sent, confirmed } = await transfers.push(path, "s3://packs/stopped", { env });
+    assert.deepEqual([sent, confirmed], [true, true]);
+    assert.ok(proxy.seen.filter(isPart).length < 3, "a part that was there was sent again");
+    assert.equal(await unfinished(), 0);
+    assert.deepEqual((await transfers.pull("s3://packs/stopped", { env })).bytes, bytes);
+  });
+
+  test("begin anew with another file, and when the store has forgotten the parts", async () => {
+    const to = "s3://packs/changed";
+    await stopAfterPart((await transfers.makeFile("pack", large)).path, to);
+    const other = await transfers.makeFile("other", large);
+    await stopAfterPart(other.path, to);
+    assert.equal(await unfinished(), 1, "the parts of the first file are left behind");
+    const listed = await client.send(new ListMultipartUploadsCommand({ Bucket: "packs" }));
+    const { UploadId } = listed.Uploads?.[0] ?? {};
+    const gone = { Bucket: "packs", Key: "changed", UploadId };
+    await client.send(new AbortMultipartUploadCommand(gone));
+    assert.ok((await transfers.push(other.path, to, { env })).sent);
+    assert.equal(await unfinished(), 0);
+    assert.deepEqual((await transfers.pull(to, { env })).bytes, other.bytes);
   });
 
   test("are not sent again, and replace others only when asked to", async () => {

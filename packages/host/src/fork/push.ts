@@ -44,7 +44,11 @@ export interface PushReport {
 export function push(order: PushOrder): Promise<PushReport> {
   return withTransferDeadline(order.signal, async (signal) => {
     const retry = transferRetry(order.onNotice);
-    const to = await openRemote(order.to, { retry, env: order.env });
+    const to = await openRemote(order.to, {
+      retry,
+      env: order.env,
+      uploadsDir: layout.uploadsDir(order.paths),
+    });
     const { source, paths } = order;
     if ("file" in source) return await sendFile({ ...order, signal }, to, source.file);
     return await withStaging(layout.pushesDir(paths), signal, async (dir, both) => {

@@ -1,3 +1,6 @@
+/** Metadata of our objects: what their bytes hash to. */
+export const hashName = "forkd-sha256";
+
 /** An object of S3, or of a store that speaks its protocol. */
 export interface S3Address {
   readonly bucket: string;

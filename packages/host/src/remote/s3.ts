@@ -3,9 +3,10 @@ import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead } from "./remote.ts";
 import { nothingMore } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
-import type { S3Address } from "./s3-address.ts";
+import { hashName, type S3Address } from "./s3-address.ts";
 import { s3Failure, s3Status } from "./s3-failure.ts";
-import { hashName, writeToS3 } from "./s3-write.ts";
+import { writeToS3 } from "./s3-write.ts";
+import { UnfinishedUpload } from "./unfinished-upload.ts";
 
 /** AWS's client, loaded when an s3:// address is used: it takes longer than the rest of forkd. */
 type Sdk = typeof import("@aws-sdk/client-s3");
@@ -21,6 +22,8 @@ export interface S3Options {
   readonly retry: RetryOptions;
   /** Says which endpoint is meant; credentials the client looks up by itself. */
   readonly env: Env;
+  /** Where uploads that stopped are remembered; absent: what stops is given up. */
+  readonly uploadsDir?: string;
 }
 
 /**
@@ -44,10 +47,15 @@ export class S3Door {
   readonly sdk: Sdk;
   readonly client: S3Client;
   readonly target: { readonly Bucket: string; readonly Key: string };
+  /** Null where nothing is remembered. */
+  readonly unfinished: UnfinishedUpload | null;
   readonly #retry: RetryOptions;
 
-  constructor(sdk: Sdk, { bucket, key }: S3Address, { env, retry }: S3Options) {
+  constructor(sdk: Sdk, { bucket, key }: S3Address, { env, retry, uploadsDir }: S3Options) {
     this.name = `s3://${bucket}/${key}`;
+    // The same bucket of another store is another place.
+    const place = `${endpointOf(env) ?? "amazon"} ${this.name}`;
+    this.unfinished = uploadsDir === undefined ? null : new UnfinishedUpload(uploadsDir, place);
     this.sdk = sdk;
     this.client = new sdk.S3Client(clientConfig(env));
     this.target = { Bucket: bucket, Key: key };
@@ -119,8 +127,12 @@ function factsOf({ ContentLength, ETag, Metadata }: S3Facts, offset: number): Re
   };
 }
 
+function endpointOf(env: Env): string | undefined {
+  return env["AWS_ENDPOINT_URL_S3"] || env["AWS_ENDPOINT_URL"] || undefined;
+}
+
 function clientConfig(env: Env): S3ClientConfig {
-  const hasEndpoint = Boolean(env["AWS_ENDPOINT_URL_S3"] || env["AWS_ENDPOINT_URL"]);
+  const hasEndpoint = endpointOf(env) !== undefined;
   const region = env["AWS_REGION"] || env["AWS_DEFAULT_REGION"];
   return {
     // One place counts failures and waits between them: retry.ts.

@@ -35,6 +35,8 @@ export const layout = {
   pullsDir: (paths: DataPaths): string => join(paths.cacheDir, "pulls"),
   /** Packs on their way to a remote. */
   pushesDir: (paths: DataPaths): string => join(paths.cacheDir, "pushes"),
+  /** Which uploads stopped and may go on. */
+  uploadsDir: (paths: DataPaths): string => join(paths.cacheDir, "uploads"),
   /** Indexes of hubs. */
   hubsDir: (paths: DataPaths): string => join(paths.cacheDir, "hubs"),
   /** Images of chains that do not fit into memory. */
@@ -44,7 +46,7 @@ export const layout = {
 /** Directories whose files are replaced one by one: a process that dies may leave half of one. */
 export function writtenDirs(paths: DataPaths): string[] {
   const { dataDir, cacheDir, kernelsDir, hotDir } = paths;
-  const { endedDir, verifiedDir, pullsDir, hubsDir } = layout;
-  const named = [endedDir, verifiedDir, pullsDir, hubsDir].map((dir) => dir(paths));
+  const { endedDir, verifiedDir, pullsDir, uploadsDir, hubsDir } = layout;
+  const named = [endedDir, verifiedDir, pullsDir, uploadsDir, hubsDir].map((dir) => dir(paths));
   return [dataDir, cacheDir, kernelsDir, hotDir, ...named];
 }

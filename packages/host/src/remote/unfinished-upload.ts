@@ -1,0 +1,72 @@
+import { createHash } from "node:crypto";
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { replaceFile } from "../lib/atomic.ts";
+import { sweepPartials } from "./partials.ts";
+import type { UploadFile } from "./remote.ts";
+
+const recordBytesMax = 8192;
+
+const recordSchema = z.object({
+  format: z.literal(1),
+  /** As the store named it: an upload that nobody has completed. */
+  upload_id: z.string().min(1).max(4096),
+  /** Of the file whose parts it has. */
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  size_bytes: z.int().min(1),
+  part_bytes: z.int().min(1),
+});
+
+/** What an upload is an upload of: with another of these its parts are of no use. */
+export interface UploadShape extends Pick<UploadFile, "sha256" | "sizeBytes"> {
+  readonly partBytes: number;
+}
+
+export interface KnownUpload {
+  readonly id: string;
+  /** Whether its parts are parts of the very file that is sent now. */
+  readonly isSame: boolean;
+}
+
+/** Remembers an upload in parts from one run to the next, so that the next goes on with it. */
+export class UnfinishedUpload {
+  readonly #dir: string;
+  readonly #file: string;
+
+  /** `of` is what names the object for good; at most 8 are remembered in `dir`, for 7 days. */
+  constructor(dir: string, of: string) {
+    this.#dir = dir;
+    this.#file = join(dir, `${createHash("sha256").update(of).digest("hex")}.json`);
+  }
+
+  async known(shape: UploadShape): Promise<KnownUpload | undefined> {
+    const record = await this.#read();
+    if (record === undefined) return undefined;
+    const isSame =
+      record.sha256 === shape.sha256 &&
+      record.size_bytes === shape.sizeBytes &&
+      record.part_bytes === shape.partBytes;
+    return { id: record.upload_id, isSame };
+  }
+
+  async remember(id: string, { sha256, sizeBytes, partBytes }: UploadShape): Promise<void> {
+    await sweepPartials(this.#dir, Date.now());
+    const facts = { upload_id: id, sha256, size_bytes: sizeBytes, part_bytes: partBytes };
+    await replaceFile(this.#file, JSON.stringify({ format: 1, ...facts }));
+  }
+
+  async forget(): Promise<void> {
+    await rm(this.#file, { force: true });
+  }
+
+  async #read(): Promise<z.infer<typeof recordSchema> | undefined> {
+    try {
+      const text = await readFile(this.#file, "utf8");
+      return text.length > recordBytesMax ? undefined : recordSchema.parse(JSON.parse(text));
+    } catch {
+      // Without a record that can be read the upload begins anew, which is always right.
+      return undefined;
+    }
+  }
+}
