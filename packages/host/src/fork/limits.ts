@@ -13,6 +13,7 @@ import { controllerOf, type GroupLimits, type LimitName } from "../linux/cgroup/
 import { type CgroupTree, type Enforcement, openCgroupTree } from "../linux/cgroup/tree.ts";
 import { type AskedLimits, askedLimits } from "./asked-limits.ts";
 import { dataDirHash, dataDirHashPattern } from "./data-dir-hash.ts";
+import { claimGroups, removeStaleGroups } from "./stale-groups.ts";
 
 /** A host's verdict on one limit; `reason` is null when it can be enforced. */
 export interface LimitSupport {
@@ -89,17 +90,27 @@ export class LimitKeeper {
     return await (await this.#open()).list();
   }
 
+  /** Removes what data directories that are gone have left; see {@link removeStaleGroups}. */
+  async sweep(): Promise<void> {
+    await removeStaleGroups(treeName);
+  }
+
   /** Leaves no empty directory of ours. */
   async close(): Promise<void> {
     if (this.#tree !== undefined) await (await this.#tree).close();
   }
 
   #open(): Promise<CgroupTree> {
-    this.#tree ??= openCgroupTree({
+    this.#tree ??= this.#claim();
+    return this.#tree;
+  }
+
+  async #claim(): Promise<CgroupTree> {
+    await claimGroups(this.#paths);
+    return await openCgroupTree({
       path: [treeName, dataDirHash(this.#paths)],
       ioPath: this.#paths.dataDir,
     });
-    return this.#tree;
   }
 }
 

@@ -1,13 +1,11 @@
-import { mkdir, readdir, readFile, stat } from "node:fs/promises";
+import { mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { z } from "zod";
 import type { DataPaths } from "../config/data-paths.ts";
-import { replaceFile } from "../lib/atomic.ts";
-import { fileIdentity, statOrUndefined, undefinedIfMissing } from "./files.ts";
+import { statOrUndefined, undefinedIfMissing } from "./files.ts";
+import { isOwnerGone, writeOwner } from "./owner-file.ts";
 
-/** Says which data directory the images belong to, so that a stranger can tell that it is gone. */
+/** Says which data directory the images belong to. */
 const ownerFile = "owner.json";
-const ownerSchema = z.object({ data_dir: z.string(), inode: z.string() });
 
 /**
  * Makes the directory in memory for images of this data directory. False when that is not possible,
@@ -21,8 +19,7 @@ export async function claimHotDir({ hotDir, dataDir }: DataPaths): Promise<boole
       if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) return false;
     }
     if ((await statOrUndefined(join(hotDir, ownerFile))) === undefined) {
-      const owner = { data_dir: dataDir, inode: await inodeOf(dataDir) };
-      await replaceFile(join(hotDir, ownerFile), JSON.stringify(owner));
+      await writeOwner(join(hotDir, ownerFile), dataDir);
     }
     return true;
   } catch {
@@ -30,26 +27,11 @@ export async function claimHotDir({ hotDir, dataDir }: DataPaths): Promise<boole
   }
 }
 
-async function inodeOf(dir: string): Promise<string> {
-  const [device = "", inode = ""] = ((await fileIdentity(dir)) ?? "").split(":");
-  return `${device}:${inode}`;
-}
-
 /** Directories in memory, beside `hotDir`, whose data directory is no longer there. */
 export async function findStaleHotDirs({ hotDir }: DataPaths): Promise<string[]> {
   const root = dirname(hotDir);
   const names = (await readdir(root).catch(undefinedIfMissing)) ?? [];
   const dirs = names.filter((name) => /^[0-9a-f]{16}$/.test(name)).map((name) => join(root, name));
-  const stale = await Promise.all(dirs.map(isStale));
+  const stale = await Promise.all(dirs.map((dir) => isOwnerGone(join(dir, ownerFile))));
   return dirs.filter((_, i) => stale[i]);
-}
-
-async function isStale(dir: string): Promise<boolean> {
-  try {
-    const owner = ownerSchema.parse(JSON.parse(await readFile(join(dir, ownerFile), "utf8")));
-    return (await inodeOf(owner.data_dir)) !== owner.inode;
-  } catch {
-    // Being made right now, or not ours: not to be touched.
-    return false;
-  }
 }

@@ -51,6 +51,11 @@ function tops({ mountPoint, ownDir }: Hierarchy): string[] {
   return mountPoint === home ? [mountPoint] : [mountPoint, home];
 }
 
+/** Every place where {@link prepareBases} may have made a group of this name, there or not. */
+export function treeTops(hierarchies: readonly Hierarchy[], name: string): string[] {
+  return hierarchies.flatMap((hierarchy) => tops(hierarchy).map((top) => join(top, name)));
+}
+
 /** The first top that gives any controller. */
 async function prepareUnified(
   hierarchy: Hierarchy,
