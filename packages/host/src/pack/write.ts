@@ -42,8 +42,9 @@ export interface PackHost {
 /**
  * Writes a snapshot with its chain as one file or stream: docs/packs.md. Compression is zstd's, on
  * all cores; what is held in memory does not depend on the size. Throws snapshot_not_found and
- * whatever else the store's `open` does, bad_request for what its form cannot hold, image_not_found, snapshot_exists when the file does,
- * disk_full, tool_missing without zstd, or the signal's reason.
+ * whatever else the store's `open` does, bad_request for what the form cannot hold,
+ * image_not_found, snapshot_exists when the file does, disk_full, tool_missing without zstd, or the
+ * signal's reason.
  */
 export async function packSnapshot(host: PackHost, order: PackOrder): Promise<PackReport> {
   order.signal?.throwIfAborted();
