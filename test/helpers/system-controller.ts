@@ -34,7 +34,7 @@ export async function startController(vm: SystemVm, more: readonly string[] = []
   const since = (await vm.ok("date +%s")).trim();
   await vm.ok(`${asUnit} /files/forkd/bin/forkd-controller serve --token-file /etc/forkd/token`);
   const journal = `journalctl --unit ${unit} --since @${since}`;
-  const { code } = await vm.run(`${journal} --follow | grep -m 1 'listening on'`, slow);
+  const { code } = await vm.run(`${journal} --follow --no-tail | grep -m 1 'listening on'`, slow);
   assert.equal(code, 0, await vm.ok(`${journal} --no-pager | tail -50`));
 }
 
