@@ -29,8 +29,11 @@ const tag = "pyagent";
 const work = "/root/runbook";
 
 /** What only looks, and may be asked again. */
-const looks =
-  /^(?:curl -s|systemctl (?:is-active|show)|forkd (?:ls|images|inspect)|tail|journalctl|ls|ss) /;
+const lookers =
+  "curl -s|systemctl (?:is-active|show)|forkd (?:ls|images|inspect)|tail|journalctl|ls|ss";
+const looks = new RegExp(String.raw`^(?:export \w+=\$\()?(?:${lookers})(?: |$)`);
+/** Commands give an address that was named more time than one that is only tried. */
+const operatorsShell = `cd ${work}; export FORKD_URL=http://127.0.0.1:8889`;
 
 const token = "/etc/forkd/token";
 const snapshots = "/var/lib/forkd/snapshots";
@@ -111,13 +114,14 @@ class Runbook {
       return "";
     }
     const known = [...this.#exports].map(([name, value]) => `export ${name}='${value}'; `);
-    const shell = `exec 2>&1; cd ${work}; ${known.join("")}`;
     const exported = /^export (\w+)=/.exec(command)?.[1];
     const told = exported === undefined ? command : `${command}; printf %s "$${exported}"`;
-    const { stdout } = await this.#vm.run(shell + told, { timeoutMs: commandTimeoutMs });
+    const merged = exported === undefined ? "2>&1" : "";
+    const shell = `${operatorsShell}; ${known.join("")}{ ${told}\n} ${merged}`;
+    const { stdout, stderr } = await this.#vm.run(shell, { timeoutMs: commandTimeoutMs });
     if (exported === undefined) return stdout;
-    this.#exports.set(exported, stdout.trim().split("\n").at(-1) ?? "");
-    return "";
+    this.#exports.set(exported, stdout.trim());
+    return stdout.trim() === "" ? `${exported} is empty: ${stderr}` : "";
   }
 
   /** Names that the shell knows are what they stand for, in what is printed too. */
