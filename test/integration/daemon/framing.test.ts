@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import type { ErrorCode } from "@forkd/api";
+import type { AuditEntry } from "@forkd/host/daemon/audit.ts";
 import { assertRawProblem, rawGet, rawHead, rawHttp, rawStatuses } from "../../helpers/raw-http.ts";
 import { listenForTest, TestServer } from "../../helpers/test-server.ts";
 
@@ -156,5 +157,43 @@ for (const [name, request, status] of served) {
     const { answer, spawns } = await send(context, request);
     assert.deepEqual(rawStatuses(answer), [status]);
     assert.equal(spawns, status === 201 ? 1 : 0);
+  });
+}
+
+/** What cannot be a request all the same was asked of the daemon, and by somebody. */
+const unread = { method: "-", path: "-" };
+const unrouted: readonly (readonly [string, string, Partial<AuditEntry>])[] = [
+  [
+    "a tunnel",
+    rawHead("CONNECT evil.example:443 HTTP/1.1", "Host: x"),
+    {
+      ...{ method: "CONNECT", path: "evil.example:443" },
+      ...{ status: 405, outcome: "method_not_allowed" },
+    },
+  ],
+  [
+    "bytes that are no HTTP",
+    "\x16\x03\x01 hello\r\n\r\n",
+    { ...unread, status: 400, outcome: "bad_request" },
+  ],
+  [
+    "an endless header",
+    rawGet("/", `A: ${long}`),
+    { ...unread, status: 431, outcome: "headers_too_large" },
+  ],
+];
+
+for (const [name, bytes, expected] of unrouted) {
+  test(`${name}: is audited and counted`, async (context) => {
+    const server = new TestServer({ token });
+    const port = await listenForTest(server, context);
+    await rawHttp(port, bytes);
+    const [entry, ...others] = server.audited;
+    assert.deepEqual(others, []);
+    assert.partialDeepStrictEqual(entry, { ...expected, principal: "none", remote: "127.0.0.1" });
+    const headers = { host: "127.0.0.1:8889", authorization: `Bearer ${token}` };
+    const metrics = await server.inject({ url: "/metrics", headers });
+    const count = `forkd_http_answers_total{status="${expected.status}"} 1`;
+    assert.ok(metrics.body.split("\n").includes(count), metrics.body);
   });
 }

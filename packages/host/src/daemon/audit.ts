@@ -1,8 +1,10 @@
+import { randomUUID } from "node:crypto";
 import { type ErrorCode, errorTable } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import type { AuditSink, OperationEntry, Principal } from "../fork/audit-log.ts";
 import { onAnswered } from "./answered.ts";
 import { pathOf } from "./request-path.ts";
+import type { SocketRefusal, SocketRefusals } from "./socket-refusals.ts";
 
 /** One request; the first six keys are upstream's. */
 export interface AuditEntry {
@@ -32,13 +34,24 @@ export type DaemonAudit = AuditSink<AuditEntry | OperationEntry>;
 
 const textBytesMax = 1024;
 
-/** Audits every request when it is answered, refusals too, or when its client is gone. */
-export function installAudit(app: FastifyInstance, sink: AuditSink<AuditEntry>): void {
+/** In the place of what could not be read. */
+const unread = "-";
+
+/**
+ * Audits every request when it is answered, refusals too, or when its client is gone; and what was
+ * refused before it was one.
+ */
+export function installAudit(
+  app: FastifyInstance,
+  sink: AuditSink<AuditEntry>,
+  refusals: SocketRefusals,
+): void {
   app.decorateRequest("outcome", "ok");
+  refusals.onRefused((refusal) => sink.write(entryOf(refusal)));
   onAnswered(app, ({ request, status, elapsedMs }) => {
     const isGone = status === errorTable.client_gone.status && request.outcome === "ok";
     sink.write({
-      ts: `${new Date().toISOString().slice(0, 19)}Z`,
+      ts: timestamp(),
       method: request.method,
       path: pathOf(request).slice(0, textBytesMax),
       status,
@@ -50,4 +63,23 @@ export function installAudit(app: FastifyInstance, sink: AuditSink<AuditEntry>):
       outcome: isGone ? "client_gone" : request.outcome,
     });
   });
+}
+
+function entryOf({ error, method, target, remote }: SocketRefusal): AuditEntry {
+  return {
+    ts: timestamp(),
+    method: method ?? unread,
+    path: (target ?? unread).slice(0, textBytesMax),
+    status: error.status,
+    latency_us: 0,
+    ua: "",
+    remote,
+    principal: "none",
+    request_id: randomUUID(),
+    outcome: error.code,
+  };
+}
+
+function timestamp(): string {
+  return `${new Date().toISOString().slice(0, 19)}Z`;
 }

@@ -16,6 +16,11 @@ const openPaths: ReadonlySet<string> = new Set(
     .flatMap((route) => [route.path, `${route.path}/`]),
 );
 
+/** Whether a request is for a route that asks for no token. */
+export function isOpenPath(request: FastifyRequest): boolean {
+  return openPaths.has(pathOf(request));
+}
+
 const bearerPrefix = "Bearer ";
 
 /** Asks every request for the token, also those that no route answers. */
@@ -28,7 +33,7 @@ export function installAuth(app: FastifyInstance, tokens: TokenGate | null): voi
     return;
   }
   app.addHook("onRequest", async (request, reply) => {
-    if (openPaths.has(pathOf(request))) return;
+    if (isOpenPath(request)) return;
     const problem = findProblem(request, tokens);
     if (problem === undefined) {
       request.principal = "token";

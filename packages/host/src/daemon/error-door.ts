@@ -1,8 +1,6 @@
-import type { Socket } from "node:net";
-import { type ErrorCode, errorTable, ForkdError, toForkdError } from "@forkd/api";
+import { type ErrorCode, ForkdError, toForkdError } from "@forkd/api";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "../lib/log.ts";
-import type { Connections } from "./connections.ts";
 
 const frameworkCodes: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: "payload_too_large",
@@ -52,55 +50,4 @@ export function installErrorDoor(app: FastifyInstance, log: Logger): void {
     }
     return sendError(reply, error);
   });
-}
-
-/** Sends bytes on a socket whose request could not be parsed, so that there is no reply object. */
-export function unparsedAnswerer(connections: Connections) {
-  return ({ code }: NodeJS.ErrnoException, socket: Socket): void => {
-    const due = connections.dueForUnparsed(socket, code);
-    if (due === "nothing") return;
-    if (due === "end" || code === "ECONNRESET" || !socket.writable) socket.destroy();
-    else refuseOnSocket(socket, unparsedError(code));
-  };
-}
-
-/** Answers CONNECT, for which there is no reply object; Node would hang up without a word. */
-export function refuseTunnels(app: FastifyInstance): void {
-  app.server.on("connect", (_request, socket: Socket) => {
-    socket.on("error", () => undefined);
-    refuseOnSocket(socket, new ForkdError("method_not_allowed", "the daemon is no proxy"));
-    // Nothing watches it any more, and its client may keep its own side open.
-    socket.destroySoon();
-  });
-}
-
-const statusWords: Partial<Record<number, string>> = {
-  [errorTable.bad_request.status]: "Bad Request",
-  [errorTable.method_not_allowed.status]: "Method Not Allowed",
-  [errorTable.request_timeout.status]: "Request Timeout",
-  [errorTable.headers_too_large.status]: "Request Header Fields Too Large",
-};
-
-function refuseOnSocket(socket: Socket, error: ForkdError): void {
-  const body = JSON.stringify(error.toProblem());
-  const { status, retryAfterSecs } = error;
-  const head = [
-    `HTTP/1.1 ${status} ${statusWords[status] ?? "Error"}`,
-    "content-type: application/json; charset=utf-8",
-    `content-length: ${Buffer.byteLength(body)}`,
-    "connection: close",
-    ...(retryAfterSecs === null ? [] : [`retry-after: ${retryAfterSecs}`]),
-  ];
-  socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
-}
-
-function unparsedError(code: string | undefined): ForkdError {
-  switch (code) {
-    case "ERR_HTTP_REQUEST_TIMEOUT":
-      return new ForkdError("request_timeout", "the request did not arrive in time");
-    case "HPE_HEADER_OVERFLOW":
-      return new ForkdError("headers_too_large", "the request's headers are too large");
-    default:
-      return new ForkdError("bad_request", "the request is not HTTP/1.1");
-  }
 }

@@ -7,6 +7,7 @@ import { gauge, type Metric, renderMetrics } from "./metrics/exposition.ts";
 import { OperationMeters } from "./metrics/operations.ts";
 import { processMetrics } from "./metrics/process.ts";
 import { RequestMeters } from "./metrics/requests.ts";
+import type { SocketRefusals } from "./socket-refusals.ts";
 
 export interface MetricsOptions {
   readonly service: ForkService;
@@ -29,9 +30,9 @@ export class Metrics {
   }
 
   /** Counts answers and measures the loop while the server lives. */
-  install(app: FastifyInstance): void {
+  install(app: FastifyInstance, refusals: SocketRefusals): void {
     this.#loop.start();
-    this.#requests.install(app);
+    this.#requests.install(app, refusals);
     app.addHook("onClose", async () => this.#loop.stop());
   }
 

@@ -14,11 +14,12 @@ import { installBodyParsers } from "./body.ts";
 import { installBodyBudget } from "./body-budget.ts";
 import { Connections } from "./connections.ts";
 import type { TlsPem } from "./credentials.ts";
-import { installErrorDoor, refuseTunnels, unparsedAnswerer } from "./error-door.ts";
+import { installErrorDoor } from "./error-door.ts";
 import { installFramingGuard } from "./framing.ts";
 import { Metrics } from "./metrics.ts";
 import { installNotFound } from "./not-found.ts";
 import { installOriginGuard } from "./origin.ts";
+import { installReadiness } from "./readiness.ts";
 import { installReceiveLimit } from "./receive.ts";
 import { registerRoutes } from "./register.ts";
 import { tlsRules } from "./reload.ts";
@@ -30,6 +31,7 @@ import { guestGates, guestRoutes } from "./routes/guest.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
+import { SocketRefusals } from "./socket-refusals.ts";
 import { registerStreams } from "./streams.ts";
 import type { TokenGate } from "./token.ts";
 import type { Tracing } from "./tracing/tracing.ts";
@@ -59,6 +61,8 @@ export interface ServerOptions {
   readonly audit: DaemonAudit;
   /** Null traces nothing. */
   readonly tracing?: Tracing | null;
+  /** Until then only what needs no service is answered; absent: it is ready. */
+  readonly ready?: Promise<void>;
 }
 
 /** How often Node looks for clients that are too slow. */
@@ -73,12 +77,14 @@ export function createServer({
   log,
   audit,
   tracing = null,
+  ready = Promise.resolve(),
 }: ServerOptions): FastifyInstance {
   const connections = new Connections(config.answerStallMaxMs);
+  const refusals = new SocketRefusals(connections);
   const app = fastify({
     logger: false,
     serverFactory: (handler) => createHttpServer(config, connections, handler),
-    clientErrorHandler: unparsedAnswerer(connections),
+    clientErrorHandler: refusals.answerUnparsed,
     bodyLimit: limits.requestBodyBytesMax,
     genReqId: requestId,
     // Our own hook answers while closing, in the shape of all other failures.
@@ -90,14 +96,14 @@ export function createServer({
   });
   connections.watch(app.server, config.tls !== null);
   app.addHook("preClose", async () => connections.closeIdle());
-  refuseTunnels(app);
+  refusals.refuseTunnels(app);
   installAnswerHeaders(app);
   installAccessLog(app, log);
-  installAudit(app, audit);
+  installAudit(app, audit, refusals);
   tracing?.install(app);
   const droppedSpans = tracing === null ? null : () => tracing.droppedSpans();
   const metrics = new Metrics({ service: unwatched, ...config, droppedSpans });
-  metrics.install(app);
+  metrics.install(app, refusals);
   const watchers = [metrics.operations, ...(tracing === null ? [] : [tracing])];
   const service = watchService(unwatched, watchers);
   installClosing(app);
@@ -105,6 +111,7 @@ export function createServer({
   installReceiveLimit(app, config.receiveMaxMs);
   installOriginGuard(app, config.bind.host);
   installAuth(app, config.tokens);
+  installReadiness(app, ready);
   installBodyBudget(app);
   installBodyParsers(app);
   installErrorDoor(app, log);

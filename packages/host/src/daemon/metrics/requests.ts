@@ -1,13 +1,17 @@
 import { errorTable } from "@forkd/api";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { onAnswered } from "../answered.ts";
+import type { SocketRefusals } from "../socket-refusals.ts";
 import { gauge, type Metric } from "./exposition.ts";
 import { Counter, Histogram, workBuckets } from "./histogram.ts";
 
 /** A request that became a WebSocket lasts as long as that. */
 const upgradedStatus = 101;
 /** What a bound of the daemon's refused: who asked may come again. */
-const refusals: readonly number[] = [errorTable.too_many_requests.status, errorTable.busy.status];
+const boundStatuses: readonly number[] = [
+  errorTable.too_many_requests.status,
+  errorTable.busy.status,
+];
 
 /** What clients ask, and how it is answered. */
 export class RequestMeters {
@@ -23,7 +27,8 @@ export class RequestMeters {
   });
   #inFlight = 0;
 
-  install(app: FastifyInstance): void {
+  install(app: FastifyInstance, refusals: SocketRefusals): void {
+    refusals.onRefused(({ error }) => this.#answers.add({ status: String(error.status) }));
     app.addHook("onRequest", async () => {
       this.#inFlight += 1;
     });
@@ -31,7 +36,7 @@ export class RequestMeters {
       this.#inFlight -= 1;
       this.#answers.add({ status: String(status) });
       const labels = routeOf(request);
-      if (refusals.includes(status)) this.#refused.add({ ...labels, status: String(status) });
+      if (boundStatuses.includes(status)) this.#refused.add({ ...labels, status: String(status) });
       if (status !== upgradedStatus) this.#seconds.observe(elapsedMs, labels);
     });
   }
