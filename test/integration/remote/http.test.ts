@@ -6,6 +6,7 @@ import { transferRetry } from "@forkd/host/fork/transfer.ts";
 import { httpObject } from "@forkd/host/remote/http.ts";
 import { missing } from "../../helpers/capabilities.ts";
 import { FaultProxy } from "../../helpers/fault-proxy.ts";
+import { ForwardProxy } from "../../helpers/forward-proxy.ts";
 import { startNginx, type TestNginx } from "../../helpers/nginx.ts";
 import { makeTmpDir, type TmpDir } from "../../helpers/tmp.ts";
 import { sha256Of, Transfers } from "../../helpers/transfers.ts";
@@ -227,5 +228,35 @@ describe("packs at an HTTP server (nginx)", { skip }, () => {
     const options = { signal: AbortSignal.timeout(60_000), onBytes: () => undefined };
     await assert.rejects(to.write(file, options), { code: "remote_corrupt" });
     assert.equal(await stat(join(nginx.root, "put/c")).catch(() => undefined), undefined);
+  });
+
+  test("come by the proxy that the environment names, but for what it excepts", async (context) => {
+    const forward = await ForwardProxy.start();
+    context.after(() => forward[Symbol.asyncDispose]());
+    for (const name of ["127.0.0.1", "localhost"] as const) {
+      forward.seen.length = 0;
+      const env = { http_proxy: forward.origin(name), no_proxy: "" };
+      assert.deepEqual((await transfers.pull(url(), { env })).bytes, pack.bytes);
+      assert.deepEqual(forward.seen, [url()]);
+    }
+    forward.seen.length = 0;
+    const env = { HTTP_PROXY: forward.origin(), NO_PROXY: "127.0.0.1" };
+    assert.deepEqual((await transfers.pull(url(), { env })).bytes, pack.bytes);
+    assert.deepEqual(forward.seen, []);
+  });
+
+  test("of https are asked for by a tunnel, and a proxy that is none is told", async (context) => {
+    const forward = await ForwardProxy.start();
+    context.after(() => forward[Symbol.asyncDispose]());
+    const stopping = new AbortController();
+    forward.onConnect = () => stopping.abort(new Error("it asked"));
+    const env = { HTTPS_PROXY: forward.origin() };
+    const pulling = transfers.pull("https://pack.invalid/x", { env, signal: stopping.signal });
+    await assert.rejects(pulling, /it asked/);
+    assert.deepEqual(forward.seen, ["CONNECT pack.invalid:443"]);
+    await assert.rejects(transfers.pull(url(), { env: { HTTP_PROXY: "user:secret@host" } }), {
+      code: "bad_request",
+      message: "HTTP_PROXY is not an http or https address",
+    });
   });
 });

@@ -10,6 +10,7 @@ import {
   S3Client,
 } from "@aws-sdk/client-s3";
 import { FaultProxy, type Seen } from "../../helpers/fault-proxy.ts";
+import { ForwardProxy } from "../../helpers/forward-proxy.ts";
 import { motoServer, startMoto, type TestS3 } from "../../helpers/moto.ts";
 import { makeTmpDir, type TmpDir } from "../../helpers/tmp.ts";
 import { sha256Of, Transfers } from "../../helpers/transfers.ts";
@@ -79,6 +80,17 @@ describe("packs at an S3 server (moto)", { skip }, () => {
     const pulled = await transfers.pull("s3://packs/a/small", { env });
     assert.deepEqual(pulled.bytes, bytes);
     assert.equal(pulled.report.verified, true);
+  });
+
+  test("go and come by the proxy that the environment names", async (context) => {
+    const forward = await ForwardProxy.start();
+    context.after(() => forward[Symbol.asyncDispose]());
+    const { path, bytes } = await transfers.makeFile("pack", small);
+    const proxied = { ...env, HTTP_PROXY: forward.origin() };
+    assert.ok((await transfers.push(path, "s3://packs/proxied", { env: proxied })).confirmed);
+    const { bytes: pulled } = await transfers.pull("s3://packs/proxied", { env: proxied });
+    assert.deepEqual(pulled, bytes);
+    assert.equal(forward.seen.length, proxy.seen.length);
   });
 
   test("go in parts, of which broken ones are sent again", async () => {

@@ -73,7 +73,7 @@ async function locate(order: PullOrder, signal: AbortSignal): Promise<Source> {
   if (from.kind !== "hub") {
     return { from: await openRemote(from, { retry, env }), sha256, sizeBytes: null };
   }
-  const hub = await openHub(from.hub, { cacheDir: layout.hubsDir(paths), retry, signal });
+  const hub = await openHub(from.hub, { cacheDir: layout.hubsDir(paths), retry, signal, env });
   return packOf(hub, from.ref, { retry, sha256 });
 }
 

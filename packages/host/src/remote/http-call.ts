@@ -3,6 +3,7 @@ import { request as httpsRequest } from "node:https";
 import { ForkdError } from "@forkd/api";
 import { connectFailure, failureOf, unreachable } from "./http-failure.ts";
 import { nameOf } from "./names.ts";
+import { oneCallAgent } from "./proxy.ts";
 import type { Itinerary } from "./reach.ts";
 
 /** A connection on which nothing moves for this long is given up: connecting, sending, waiting. */
@@ -67,10 +68,9 @@ async function exchange(call: HttpCall): Promise<IncomingMessage> {
     method,
     headers: { ...headers, ...(call.send && { expect: "100-continue" }) },
     lookup: itinerary.lookupFor(url),
+    agent: oneCallAgent(url, itinerary.env),
     signal,
     timeout: idleMaxMs,
-    // A connection of its own: one that was idle may be half gone, and then nobody knows why.
-    agent: false,
   });
   request.once("timeout", () => {
     request.destroy(unreachable(`${nameOf(url)} was silent for ${idleMaxMs / 1000} s`));

@@ -5,6 +5,7 @@ import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { httpCall } from "./http-call.ts";
 import { nameOf } from "./names.ts";
+import type { Env } from "./proxy.ts";
 import { Itinerary } from "./reach.ts";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead, UploadFile } from "./remote.ts";
 import { changedWhileSent, nothingMore } from "./remote.ts";
@@ -14,11 +15,13 @@ export interface HttpOptions {
   readonly retry: RetryOptions;
   /** By way of whom we got here; absent: the user named the address. */
   readonly itinerary?: Itinerary;
+  /** May name proxies; for an address without an itinerary yet. */
+  readonly env?: Env;
 }
 
 /** What any server of files, or a presigned address of a store, gives and takes. */
-export function httpObject(url: URL, { retry, itinerary }: HttpOptions): RemoteObject {
-  const place = { url, itinerary: itinerary ?? new Itinerary(url) };
+export function httpObject(url: URL, { retry, itinerary, env = {} }: HttpOptions): RemoteObject {
+  const place = { url, itinerary: itinerary ?? new Itinerary(url, env) };
   return {
     name: nameOf(url),
     stat: (signal) =>

@@ -8,6 +8,7 @@ import { httpObject } from "./http.ts";
 import { httpCall } from "./http-call.ts";
 import { findVersion, type HubIndex, type HubRef, parseHubIndex } from "./hub-index.ts";
 import { nameOf } from "./names.ts";
+import type { Env } from "./proxy.ts";
 import { Itinerary } from "./reach.ts";
 import type { RemoteObject } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
@@ -28,6 +29,8 @@ export interface HubOptions {
   readonly cacheDir: string;
   readonly retry: RetryOptions;
   readonly signal: AbortSignal;
+  /** May name proxies. */
+  readonly env: Env;
 }
 
 /** A hub's index, and the way by which we came to it. */
@@ -43,7 +46,7 @@ export interface Hub {
  */
 export async function openHub(url: URL, options: HubOptions): Promise<Hub> {
   const { retry, signal, cacheDir } = options;
-  const itinerary = new Itinerary(url);
+  const itinerary = new Itinerary(url, options.env);
   const file = join(cacheDir, `${createHash("sha256").update(url.href).digest("hex")}.json`);
   const cached = await readCached(file);
   const name = nameOf(url);

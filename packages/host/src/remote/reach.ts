@@ -1,6 +1,7 @@
 import { type LookupAddress, type LookupOptions, lookup } from "node:dns";
 import { BlockList, isIP, isIPv6, type LookupFunction } from "node:net";
 import { ForkdError } from "@forkd/api";
+import { type Env, isProxyHost } from "./proxy.ts";
 
 /**
  * From where an address can be reached, the nearest first. `nowhere` is what no file is ever
@@ -57,8 +58,12 @@ export class Itinerary {
   /** The farthest of those addresses. */
   #reach: Reach = "public";
 
-  constructor(named: URL) {
+  /** Of whoever named the address; it may name proxies. */
+  readonly env: Env;
+
+  constructor(named: URL, env: Env = {}) {
     this.#named = named;
+    this.env = env;
   }
 
   /** Throws remote_refused for an address that nobody may send us to. */
@@ -76,8 +81,9 @@ export class Itinerary {
 
   /**
    * Resolves names for one connection to `url`, and refuses what is too near. It is the resolved
-   * address that is connected to, so a name cannot change its mind in between. Throws
-   * remote_refused for a host that is an address itself.
+   * address that is connected to, so a name cannot change its mind in between. A proxy may be
+   * anywhere, as the user names it; what it connects to it resolves itself. Throws remote_refused
+   * for a host that is an address itself and too near.
    */
   lookupFor(url: URL): LookupFunction {
     const host = url.hostname.replace(/^\[|\]$/g, "");
@@ -88,7 +94,8 @@ export class Itinerary {
         if (error !== null) return callback(error, []);
         try {
           const addresses = found.map(({ address }) => address);
-          this.#admit(url, addresses);
+          const isProxy = name !== host && isProxyHost(name, this.env);
+          if (!isProxy) this.#admit(url, addresses);
         } catch (refusal) {
           return callback(refusal instanceof Error ? refusal : new Error(String(refusal)), []);
         }

@@ -1,5 +1,6 @@
 import { Readable } from "node:stream";
 import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
+import { type Env, keptAgents } from "./proxy.ts";
 import type { ReadFrom, RemoteFacts, RemoteObject, RemoteRead } from "./remote.ts";
 import { nothingMore } from "./remote.ts";
 import { type RetryOptions, retrying } from "./retry.ts";
@@ -15,8 +16,6 @@ const connectMaxMs = 30_000;
 const idleMaxMs = 60_000;
 /** For stores that are named by an endpoint and have no regions; it only goes into signatures. */
 const regionDefault = "us-east-1";
-
-type Env = Readonly<Record<string, string | undefined>>;
 
 export interface S3Options {
   readonly retry: RetryOptions;
@@ -140,7 +139,11 @@ function clientConfig(env: Env): S3ClientConfig {
     // Content-MD5 goes with every part; the newer checksums are unknown to many other stores.
     requestChecksumCalculation: "WHEN_REQUIRED",
     responseChecksumValidation: "WHEN_REQUIRED",
-    requestHandler: { connectionTimeout: connectMaxMs, socketTimeout: idleMaxMs },
+    requestHandler: {
+      connectionTimeout: connectMaxMs,
+      socketTimeout: idleMaxMs,
+      ...keptAgents(env),
+    },
     // A bucket is no host name of MinIO's, or of a test's.
     ...(hasEndpoint && { forcePathStyle: true }),
     ...(region ? { region } : hasEndpoint && { region: regionDefault }),

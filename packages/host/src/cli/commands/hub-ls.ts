@@ -50,7 +50,8 @@ async function open({ settings, output, signal }: Context, url: URL): Promise<Hu
   const { transferRetry } = await import("../../fork/transfer.ts");
   const { layout } = await import("../../store/layout.ts");
   const retry = transferRetry((text) => output.progress(text));
-  return await openHub(url, { cacheDir: layout.hubsDir(settings.paths), retry, signal });
+  const { env, paths } = settings;
+  return await openHub(url, { cacheDir: layout.hubsDir(paths), retry, signal, env });
 }
 
 export const hubLsVerb = defineVerb({
