@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { toForkdError } from "@forkd/api";
 import { parseCommand } from "@forkd/host/daemon/config.ts";
 import { serve } from "@forkd/host/daemon/serve.ts";
-import { openForkService } from "@forkd/host/fork/open-service.ts";
+import { beginForkService } from "@forkd/host/fork/open-service.ts";
 import { type JournalStep, journalSteps } from "@forkd/host/fork/steps.ts";
 import { silentLogger } from "@forkd/host/lib/log.ts";
 import { openServiceManager } from "@forkd/host/linux/service-manager.ts";
@@ -40,7 +40,7 @@ async function run(order: CrashOrder): Promise<void> {
     config: command.config,
     version: "crash",
     openService: ({ paths, statePath, identityTimeoutMs }, log) =>
-      openForkService({
+      beginForkService({
         paths,
         owner: "daemon",
         log,

@@ -1,6 +1,7 @@
 import { ForkdError, parseSandboxId } from "@forkd/api";
 import { AuditLog } from "../fork/audit-log.ts";
 import { findDaemon } from "../fork/daemon-lock.ts";
+import type { Opening } from "../fork/open-service.ts";
 import { Operations } from "../fork/operations.ts";
 import type { ForkService } from "../fork/service.ts";
 import { withDeadline } from "../lib/deadline.ts";
@@ -9,7 +10,7 @@ import { waitUntilGone } from "../linux/proc.ts";
 import type { DaemonConfig } from "./config.ts";
 
 /** Opens the service of a daemon, which adopts what an earlier one has left running. */
-export type OpenService = (config: DaemonConfig, log: Logger) => Promise<ForkService>;
+export type OpenService = (config: DaemonConfig, log: Logger) => Promise<Opening>;
 
 export interface DrainOptions {
   readonly config: DaemonConfig;
@@ -34,7 +35,8 @@ export async function drainHost(options: DrainOptions): Promise<void> {
     if (!(await waitUntilGone(daemon, timeoutMs, daemonLookMs))) throw tooSlow(daemon.pid);
   }
   // The daemon has done it, unless it died on the way.
-  const service = await options.openService(config, log);
+  const { service, takenOver } = await options.openService(config, log);
+  await takenOver;
   await using audit = await AuditLog.open(config.auditLogPath, log);
   const leftMs = Math.max(1, deadline - performance.now());
   await withDeadline(endSandboxes(service, audit), leftMs, "ending the sandboxes");

@@ -1,5 +1,5 @@
 import { toForkdError } from "@forkd/api";
-import { openForkService } from "../fork/open-service.ts";
+import { beginForkService } from "../fork/open-service.ts";
 import { goFirst } from "../linux/priority.ts";
 import { openServiceManager, serviceVariables } from "../linux/service-manager.ts";
 import { type DaemonConfig, parseCommand } from "./config.ts";
@@ -54,7 +54,7 @@ async function runServe(config: DaemonConfig): Promise<void> {
 const openService: OpenService = (config, log) => {
   const { paths, statePath, branchConcurrency, identityTimeoutMs, engines } = config;
   const programPath = process.env["PATH"];
-  return openForkService({
+  return beginForkService({
     paths,
     owner: "daemon",
     log,

@@ -1,13 +1,12 @@
 import { limits } from "@forkd/api";
 import type { FastifyInstance } from "fastify";
 import { AuditLog } from "../fork/audit-log.ts";
-import type { ForkService } from "../fork/service.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ServiceManager } from "../linux/service-manager.ts";
 import { formatBind } from "./bind.ts";
 import type { DaemonConfig } from "./config.ts";
 import { type Credentials, loadCredentials } from "./credentials.ts";
-import { endSandboxes } from "./drain.ts";
+import { endSandboxes, type OpenService } from "./drain.ts";
 import { listen } from "./listen.ts";
 import { Reloader } from "./reload.ts";
 import { createServer, type ServerConfig } from "./server.ts";
@@ -18,9 +17,9 @@ import type { Tracing } from "./tracing/tracing.ts";
 export interface ServeOptions {
   readonly config: DaemonConfig;
   readonly version: string;
-  readonly openService: (config: DaemonConfig, log: Logger) => Promise<ForkService>;
+  readonly openService: OpenService;
   readonly log: Logger;
-  /** Told the address, once requests are answered. */
+  /** Told the address, once all requests are answered; /healthz is before. */
   readonly announce: (url: string) => void;
   readonly manager: ServiceManager;
   readonly signals: DaemonSignals;
@@ -34,14 +33,21 @@ export async function serve(options: ServeOptions): Promise<void> {
   const credentials = await loadCredentials(config, log);
   await using resources = new AsyncDisposableStack();
   const audit = resources.use(await AuditLog.open(config.auditLogPath, log));
-  const service = await options.openService(config, log);
+  const { service, takenOver } = await options.openService(config, log);
   // Sandboxes survive a restart: the next daemon adopts them.
   resources.defer(() =>
     signals.endSandboxes.aborted ? endSandboxes(service, audit) : service.close("detach"),
   );
   if (signals.stop.aborted) return;
   const serverConfig = serverConfigOf(options, credentials);
-  const app = createServer({ service, config: serverConfig, log, audit, tracing });
+  const app = createServer({
+    service,
+    config: serverConfig,
+    log,
+    audit,
+    tracing,
+    ready: takenOver,
+  });
   resources.defer(() => drain(app, options));
   const bind = await listen(app, config.bind);
   const url = `${config.tls === null ? "http" : "https"}://${formatBind(bind)}`;
@@ -50,6 +56,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const load = (): Promise<Credentials> => loadCredentials(config, log);
   const reloader = new Reloader({ app, tokens, load, audit, manager, status, log });
   resources.defer(() => reloader.settled());
+  await takenOver;
   options.announce(url);
   log.info("listening", { url, pid: process.pid, version: options.version, paths: config.paths });
   manager.ready(status);
