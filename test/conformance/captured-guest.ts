@@ -13,6 +13,7 @@ import type {
   Vm,
   VmNetwork,
 } from "@forkd/host/engine/engine.ts";
+import { ChannelReset } from "@forkd/host/lib/channel-reset.ts";
 
 const helloTimeoutMs = 120_000;
 
@@ -46,7 +47,8 @@ async function newDir(world: GuestWorld): Promise<string> {
 /** A running guest of a frozen one, that can be asked and captured. */
 export class Guest {
   readonly vm: Vm;
-  readonly session: AgentSession;
+  /** Another one after a capture that ended it. */
+  session: AgentSession;
   readonly workDir: string;
   readonly from: FrozenGuest;
   readonly #world: GuestWorld;
@@ -102,6 +104,7 @@ export class Guest {
 
   /** Runs Python and gives the value as Python writes it. */
   async value(code: string): Promise<string | null> {
+    await this.attachAgain();
     const answer = await evaluate(this.session, { code, timeout_secs: 60 });
     assert.equal(answer.error, null, `the guest's Python failed: ${answer.error}`);
     return answer.result;
@@ -131,11 +134,27 @@ export class Guest {
     };
   }
 
+  /** Another session where the engine has ended the one that there was. */
+  async attachAgain(): Promise<void> {
+    if (this.session.failure === undefined) return;
+    assert.ok(this.session.failure instanceof ChannelReset, `${this.session.failure}`);
+    await this.attach();
+  }
+
+  /** A session that takes over from the one before. */
+  async attach(): Promise<void> {
+    const token = this.session.nextToken;
+    const channel = await this.vm.openChannel();
+    this.session = AgentSession.attach(channel, { token, helloTimeoutMs });
+    await this.session.hello;
+  }
+
   /** Captures, and gives what the result can be restored from. */
   async capture(changes: Partial<CaptureSpec> = {}): Promise<Captured> {
     const spec = await this.captureSpec(changes);
     const token = this.session.nextToken;
     const result = await this.vm.capture(spec);
+    await this.attachAgain();
     const { vmstate, pages, extents } = spec.files;
     const memory = spec.all
       ? { base: pages, overlay: null }

@@ -9,6 +9,7 @@ export class FakeVm implements Vm {
   readonly process: ProcessIdentity = { pid: 4_000_000, startTicks: 1, bootId: "a-boot" };
   readonly ended: Promise<VmEnd>;
   readonly scratch = null;
+  readonly keepsChannel = true;
   stops = 0;
   resumes = 0;
   /** A stop that has no effect: the process hangs in the kernel. */

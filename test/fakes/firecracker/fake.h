@@ -103,6 +103,10 @@ bool tap_open(struct card *card, char why[256]);
 bool vsock_open(char why[256]);
 void vsock_close(void);
 void vsock_run(bool running);
+/* The guest is told that its connections are gone, which it finds when it is resumed. */
+void vsock_reset(void);
+/* After a pause: without a reset that was sent, nothing of the host arrives any more. */
+void vsock_resume(void);
 void vsock_knock(unsigned port);
 /* To the connection that the agent has. */
 void vsock_send(const void *data, size_t len);

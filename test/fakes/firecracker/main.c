@@ -60,6 +60,8 @@ static bool decide(const char *method, const char *path, const struct buf *raw, 
   struct json_doc doc = {0};
   snprintf(step, sizeof step, "%s,%s", method, path);
   if (faults_before(step, words)) {
+    /* Devices are told before anything else is done, and can go wrong. */
+    if (vm.state == PAUSED && strcmp(path, "/snapshot/create") == 0) vsock_reset();
     if (*words) answer_fault(a, "%s", words);
     return *words != 0;
   }

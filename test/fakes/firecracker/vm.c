@@ -218,8 +218,9 @@ void do_action(const struct json *body, struct answer *a) {
 void do_vm(const struct json *body, struct answer *a) {
   if (!after_start(a)) return;
   bool run = strcmp(json_get_string(body, "state"), "Resumed") == 0;
+  if (!run) vsock_run(false);
+  else if (vm.state == PAUSED) vsock_resume();
   vm.state = run ? RUNNING : PAUSED;
-  vsock_run(run);
 }
 
 void do_create(const struct json *body, struct answer *a) {
@@ -230,6 +231,7 @@ void do_create(const struct json *body, struct answer *a) {
                     " save/restore unavailable while running");
     return;
   }
+  vsock_reset();
   const char *type = json_get_string(body, "snapshot_type");
   /* Without a record the diff is what is resident: all that may have been written. */
   bool diff = type && strcmp(type, "Diff") == 0 && vm.tracks;
@@ -316,8 +318,9 @@ void do_load(const struct json *body, struct answer *a) {
   vm.tracks = flag(body, "track_dirty_pages") || flag(body, "enable_diff_snapshots");
   vm.state = PAUSED;
   agent_restored();
+  vsock_reset();
   if (flag(body, "resume_vm")) {
     vm.state = RUNNING;
-    vsock_run(true);
+    vsock_resume();
   }
 }

@@ -18,10 +18,13 @@ struct link {
   char greeting[GREETING_BYTES_MAX];
   size_t have;
   bool open; /* the guest has taken it */
+  bool forgotten; /* by a guest that was reset */
 };
 
 static struct watch door;
 static bool running;
+static bool reset_sent;
+static bool gated; /* nothing reaches the guest */
 static struct link *current; /* one connection of the host at a time */
 
 void set_nonblocking_fd(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
@@ -64,7 +67,7 @@ static void on_link(void *arg, uint32_t events) {
   size_t want = link->open ? sizeof data : 1;
   ssize_t n = recv(link->watch.fd, data, want, 0);
   if (n < 0 && errno == EINTR) return;
-  if (n <= 0) {
+  if (n <= 0 || link->forgotten) {
     drop(link);
   } else if (link->open) {
     agent_received(data, (size_t)n);
@@ -112,11 +115,28 @@ void vsock_close(void) {
   unlink(vm.vsock);
 }
 
+void vsock_reset(void) { reset_sent = true; }
+
+/*
+ * The guest forgets its connections, and says so to nobody: it answers what still comes by them. As
+ * in 1.16.1, a resume waits for the guest to take note of a reset, whether there was one or not.
+ */
+void vsock_resume(void) {
+  gated = !reset_sent && fake_version <= 11601;
+  if (reset_sent && current) {
+    current->forgotten = true;
+    current = NULL;
+  }
+  reset_sent = false;
+  vsock_run(true);
+}
+
 /* A paused guest takes no connection and reads nothing. */
 void vsock_run(bool run) {
   running = run;
-  if (door.active) loop_events(&door, run ? EPOLLIN : 0);
-  if (current) loop_events(&current->watch, run ? EPOLLIN : 0);
+  uint32_t events = run && !gated ? EPOLLIN : 0;
+  if (door.active) loop_events(&door, events);
+  if (current) loop_events(&current->watch, events);
 }
 
 /* The guest connects to a port of the host: that is a socket of the host's making. */

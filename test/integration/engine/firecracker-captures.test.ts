@@ -225,6 +225,7 @@ describe("captures of Firecracker", { skip }, () => {
     assert.equal(await epochOf(guest), "lost");
     await adopted.resume();
     const again = guest.with(adopted);
+    await again.attach();
     await again.value("b = a + 1");
     const { frozen } = await again.capture();
     assert.equal(await valueIn(frozen, "(a, b)"), "(1, 2)");

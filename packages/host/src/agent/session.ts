@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import { ForkdError, limits, toForkdError } from "@forkd/api";
 import type { z } from "zod";
+import { ChannelReset } from "../lib/channel-reset.ts";
 import { withDeadline } from "../lib/deadline.ts";
 import { ByteBudget } from "./bounded-text.ts";
 import { encodeFrame, type Frame, FrameParser, framePayloadBytesMax, frameType } from "./frame.ts";
@@ -249,5 +250,6 @@ function broken(message: string): ForkdError {
 }
 
 function channelBroke(cause: unknown): ForkdError {
+  if (cause instanceof ChannelReset) return cause;
   return new ForkdError("agent_unavailable", "the channel to the guest's agent broke", { cause });
 }

@@ -222,6 +222,11 @@ export interface Vm {
   readonly ended: Promise<VmEnd>;
   /** Null where the engine has none that can be branched. */
   readonly scratch: ScratchDisk | null;
+  /**
+   * Whether the agent's channel outlasts a pause. Where it does not, it ends with a ChannelReset
+   * when the guest runs again, before a capture's `afterResume`.
+   */
+  readonly keepsChannel: boolean;
   /** Connects to the agent's channel; one connection at a time. */
   openChannel(): Promise<Duplex>;
   /** Stops the virtual CPUs at one instant. Idempotent. */

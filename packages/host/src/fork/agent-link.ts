@@ -3,6 +3,7 @@ import { ForkdError, toForkdError } from "@forkd/api";
 import { thaw } from "../agent/hold.ts";
 import { AgentSession } from "../agent/session.ts";
 import type { Vm } from "../engine/engine.ts";
+import { ChannelReset } from "../lib/channel-reset.ts";
 import type { Journal } from "./journal.ts";
 import type { OnStep } from "./steps.ts";
 
@@ -36,6 +37,7 @@ export class AgentLink {
   #session: AgentSession | null;
   #attaching: Promise<AgentSession> | undefined;
   #closed = false;
+  #foundHeld = false;
 
   constructor(parts: LinkParts) {
     this.#parts = parts;
@@ -52,6 +54,16 @@ export class AgentLink {
       this.#attaching = undefined;
     });
     return await this.#attaching;
+  }
+
+  /**
+   * Attaches anew to a guest whose channel its engine has ended, and ends a hold that it finds.
+   * Returns whether there was one.
+   */
+  async renew(): Promise<boolean> {
+    this.#foundHeld = false;
+    await this.session();
+    return this.#foundHeld;
   }
 
   /** Ends the session, and makes no other one; the guest runs on. */
@@ -72,6 +84,7 @@ export class AgentLink {
 
   /** Throws the failure when there were too many of late. */
   #countBreak(failure: ForkdError): void {
+    if (failure instanceof ChannelReset) return;
     const now = performance.now();
     while ((this.#breaks[0] ?? now) < now - breaksWindowMs) this.#breaks.shift();
     this.#breaks.push(now);
@@ -125,6 +138,7 @@ export class AgentLink {
     });
     try {
       const { held } = await session.hello;
+      this.#foundHeld = held;
       // By a branch whose owner is gone: nobody else ends it, now that a host has attached.
       if (held) await thaw(session);
       return session;

@@ -11,6 +11,7 @@ import { setClock } from "../agent/guest.ts";
 import { hold, requireHeld, thaw } from "../agent/hold.ts";
 import type { AgentSession } from "../agent/session.ts";
 import type { CaptureResult } from "../engine/engine.ts";
+import { ChannelReset } from "../lib/channel-reset.ts";
 import { snapshotFiles } from "../store/layout.ts";
 import type { Reservation, Snapshot, SnapshotFacts, SnapshotStaging } from "../store/snapshots.ts";
 import { DiskTurn } from "./branch-disk.ts";
@@ -123,7 +124,9 @@ async function capture(
   { deps, id, child, scope, options, parent }: BranchOrder,
   { session, staging, disk }: CaptureParts,
 ): Promise<CaptureResult> {
+  const holdMs = Math.ceil(options.maxPauseMs) + holdBeyondPauseMs;
   let holdLeftMs = 0;
+  let heldSince = 0;
   const captured = await child.vm.capture({
     mode: options.mode === "live" ? "live" : "stopped",
     all: false,
@@ -137,16 +140,23 @@ async function capture(
     maxPauseMs: options.maxPauseMs,
     // Publishing syncs all files together.
     durable: false,
-    beforeStop: () => hold(session, Math.ceil(options.maxPauseMs) + holdBeyondPauseMs),
+    beforeStop: async () => {
+      heldSince = performance.now();
+      await hold(session, holdMs);
+    },
     afterResume: async () => {
-      holdLeftMs = await thaw(session);
+      // Our clock is ahead of the guest's, which stood: that much was left at least.
+      const leftMs = Math.floor(heldSince + holdMs - performance.now());
+      const isReset = session.failure instanceof ChannelReset;
+      if (!isReset) holdLeftMs = await thaw(session);
+      else if (await child.agent.renew()) holdLeftMs = leftMs;
     },
     onPivot: disk.onPivot,
     signal: scope.signal,
   });
   requireHeld(holdLeftMs);
   // Its clock stood with it. A guest that does not take the time is no reason to lose the branch.
-  await setClock(session, clockTimeoutMs).catch((error: unknown) => {
+  await setClock(await child.agent.session(), clockTimeoutMs).catch((error: unknown) => {
     deps.log.warn("the clock of a branched guest is not set", { id, error });
   });
   return captured;

@@ -35,6 +35,8 @@ export async function adoptFirecracker(host: FirecrackerHost, spec: AdoptSpec): 
       consoleTail: () => "",
       booted: null,
       running: state === "Running",
+      // Whether a reset was sent is not known; another one does no harm.
+      fresh: false,
     });
   } catch (error) {
     process.abandon();

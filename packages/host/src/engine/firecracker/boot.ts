@@ -47,6 +47,7 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
     consoleTail,
     booted: { memoryFile: spec.memoryFile, ready: knock.heard },
     running: true,
+    fresh: false,
   });
 }
 

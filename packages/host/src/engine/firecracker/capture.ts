@@ -10,7 +10,7 @@ import { canDiff } from "./epoch.ts";
 import { copySparse, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
-import { takeDiff, takeFull } from "./save.ts";
+import { sendReset, takeDiff, takeFull } from "./save.ts";
 import { requireDiffs } from "./version.ts";
 
 const extentsTimeoutMs = 120_000;
@@ -20,6 +20,8 @@ interface CaptureTarget {
   readonly process: VmProcess;
   readonly api: FirecrackerApi;
   readonly journal: VmJournal;
+  /** Called when the guest runs again, whose connections are gone then; does not throw. */
+  readonly onReset: () => Promise<void>;
 }
 
 /** See Vm.capture for what holds when it throws. */
@@ -89,6 +91,7 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
   let pausedAt = 0;
   let resumedAt = 0;
   let heldAt = 0;
+  let isSaved = false;
   try {
     await spec.beforeStop();
     heldAt = performance.now();
@@ -99,8 +102,9 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
       const save = { api, journal, timeoutMs: host.timeouts.snapshotMs };
       if (canDiff(journal.epoch)) await takeDiff(save);
       else await takeFull(save);
+      isSaved = true;
     } finally {
-      await letGoOn(target);
+      await letGoOn(target, isSaved);
       resumedAt = performance.now();
     }
   } catch (error) {
@@ -120,10 +124,14 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
  * On a connection of its own: the first may wait for an answer that does not come. A VM that does
  * not go on is ended: one that stays paused would be worse than none.
  */
-async function letGoOn({ host, journal, process }: CaptureTarget): Promise<void> {
-  const api = new FirecrackerApi(join(journal.dir, vmFiles.api), host.timeouts.resumeMs);
+async function letGoOn(target: CaptureTarget, isSaved: boolean): Promise<void> {
+  const { host, journal, process } = target;
+  const timeoutMs = host.timeouts.resumeMs;
+  const api = new FirecrackerApi(join(journal.dir, vmFiles.api), timeoutMs);
   try {
+    if (!isSaved) await sendReset({ api, journal, timeoutMs });
     await api.call("vm", { state: "Resumed" });
+    await target.onReset();
   } catch {
     await process.stop();
   } finally {

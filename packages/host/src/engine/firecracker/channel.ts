@@ -31,6 +31,11 @@ export class VsockChannel extends Duplex {
     );
   }
 
+  /** Whether Firecracker has been asked for it. */
+  get begun(): boolean {
+    return this.#inner !== undefined;
+  }
+
   #connect({ socketPath, port }: ChannelTarget): void {
     if (this.destroyed) return;
     const inner = connect(socketPath, () => inner.write(`CONNECT ${port}\n`));

@@ -55,6 +55,7 @@ export async function restoreFirecracker(
     consoleTail: () => "",
     booted: null,
     running: false,
+    fresh: true,
   });
 }
 

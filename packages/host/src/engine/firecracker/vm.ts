@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { ForkdError } from "@forkd/api";
+import { ChannelReset } from "../../lib/channel-reset.ts";
 import { sleep } from "../../lib/deadline.ts";
 import type { ProcessIdentity } from "../../linux/proc.ts";
 import type {
@@ -18,7 +19,7 @@ import { VsockChannel } from "./channel.ts";
 import { agentPort, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
-import { saveBooted, saveRestored } from "./save.ts";
+import { saveBooted, saveRestored, sendReset } from "./save.ts";
 
 /** From the break of its API to the event of its end. */
 const deathSeenMs = 300;
@@ -33,24 +34,35 @@ export interface FirecrackerVmParts {
   /** A parent: where its RAM goes when its state is saved, and when its agent listens. */
   readonly booted: { readonly memoryFile: string; readonly ready: Promise<void> } | null;
   readonly running: boolean;
+  /** Restored a moment ago, and never run. */
+  readonly fresh: boolean;
 }
 
 /** A VM of Firecracker, booted, restored or adopted. */
 export class FirecrackerVm implements BootedVm, RestoredVm {
   /** Its drives have no layers. */
   readonly scratch = null;
+  readonly keepsChannel = false;
   readonly timings: RestoreTimings;
   readonly ended: Promise<VmEnd>;
   readonly #parts: FirecrackerVmParts;
   #running: boolean;
   #gone = false;
   #capturing = false;
+  /** Whether the guest finds a reset of its connections when it is resumed. */
+  #resetSent: boolean;
+  /** Restored, and not resumed yet: there is nothing to reset. */
+  #fresh: boolean;
+  #channel: VsockChannel | null = null;
   #whenRunning = Promise.withResolvers<void>();
 
   constructor(parts: FirecrackerVmParts) {
     this.#parts = parts;
     this.timings = parts.timings;
     this.#running = parts.running;
+    this.#fresh = parts.fresh;
+    // A saved state has it in it.
+    this.#resetSent = parts.fresh;
     if (parts.running) this.#whenRunning.resolve();
     this.ended = parts.process.ended.then((end) => {
       this.#gone = true;
@@ -78,6 +90,9 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
       ready,
     });
     void this.ended.then(() => channel.destroy());
+    // Who uses it may have let go of it when its end comes.
+    channel.on("error", () => undefined);
+    this.#channel = channel;
     return channel;
   }
 
@@ -86,14 +101,17 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
     if (!this.#running) return;
     await this.#orDeath("pause", this.#parts.api.call("vm", { state: "Paused" }));
     this.#running = false;
+    this.#resetSent = false;
     this.#whenRunning = Promise.withResolvers();
   }
 
   async resume(): Promise<void> {
     this.#requireAlive();
     if (this.#running) return;
-    await this.#orDeath("resume", this.#parts.api.call("vm", { state: "Resumed" }));
+    await this.#orDeath("resume", this.#goOn());
     this.#running = true;
+    if (!this.#fresh) await this.#endChannel();
+    this.#fresh = false;
     this.#whenRunning.resolve();
   }
 
@@ -106,6 +124,7 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
         ? saveRestored(target, path)
         : saveBooted(target, { path, memoryFile: booted.memoryFile });
     await this.#orDeath("saving", saved);
+    this.#resetSent = true;
   }
 
   async capture(spec: CaptureSpec): Promise<CaptureResult> {
@@ -115,7 +134,7 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
     }
     this.#capturing = true;
     try {
-      return await this.#orDeath("the capture", captureFirecracker(this.#parts, spec));
+      return await this.#orDeath("the capture", this.#capture(spec));
     } finally {
       this.#capturing = false;
     }
@@ -124,6 +143,27 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
   async stop(): Promise<VmEnd> {
     await this.#parts.process.stop();
     return await this.ended;
+  }
+
+  async #goOn(): Promise<void> {
+    const { host, api, journal } = this.#parts;
+    if (!this.#resetSent) await sendReset({ api, journal, timeoutMs: host.timeouts.resumeMs });
+    await api.call("vm", { state: "Resumed" });
+  }
+
+  #capture(spec: CaptureSpec): Promise<CaptureResult> {
+    const { host, process, api, journal } = this.#parts;
+    const onReset = (): Promise<void> => this.#endChannel();
+    return captureFirecracker({ host, process, api, journal, onReset }, spec);
+  }
+
+  /** The guest has forgotten it, and does not say so. */
+  async #endChannel(): Promise<void> {
+    const channel = this.#channel;
+    if (channel === null || !channel.begun || channel.destroyed) return;
+    const closed = new Promise<void>((resolve) => channel.once("close", resolve));
+    channel.destroy(new ChannelReset("Firecracker resets the connections of a paused guest"));
+    await closed;
   }
 
   /** A VMM that ends is the better reason than what its end broke, which is seen first. */

@@ -36,6 +36,7 @@ export class QemuVm implements BootedVm, RestoredVm {
   readonly timings: RestoreTimings;
   readonly ended: Promise<VmEnd>;
   readonly scratch: ScratchDisk;
+  readonly keepsChannel = true;
   readonly #parts: QemuVmParts;
 
   constructor(parts: QemuVmParts) {
