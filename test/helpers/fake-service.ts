@@ -195,6 +195,10 @@ export class FakeService implements ForkService {
     return `the last ${lines ?? "all"} of ${id}\n`;
   }
 
+  async *followLog(id: string): AsyncGenerator<string, void> {
+    yield await this.sandboxLog(id);
+  }
+
   async kill(id: string): Promise<void> {
     const info = this.#known(id);
     this.endAs(info, "killed");

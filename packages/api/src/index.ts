@@ -8,6 +8,7 @@ export * from "./file.ts";
 export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./lineage.ts";
+export * from "./log-event.ts";
 export * from "./openapi.ts";
 export * from "./route-types.ts";
 export * from "./routes.ts";

@@ -58,6 +58,8 @@ export const limits = {
   logLinesMax: 16 * 1024,
   /** Requests for logs in flight through one daemon; more are answered 429. */
   concurrentLogsMax: 16,
+  /** Clients that follow logs of one daemon at a time; more are answered 429. */
+  logFollowersMax: 64,
   /** Events that a daemon remembers, for clients that come back. */
   eventsKeptMax: 1024,
   /** Clients that follow one daemon's events at a time; more are answered 429. */

@@ -7,6 +7,7 @@ import { forkdEventSchema } from "./event.ts";
 import { execClientMessageSchema, execInfoSchema, execServerMessageSchema } from "./exec-stream.ts";
 import { fileInfoSchema, fileListSchema, makeDirectorySchema, renameFileSchema } from "./file.ts";
 import { lineageSchema } from "./lineage.ts";
+import { logEventSchema } from "./log-event.ts";
 import type { Route } from "./routes.ts";
 import { routes } from "./routes.ts";
 import {
@@ -56,6 +57,7 @@ export const schemaNames: ReadonlyMap<z.ZodType, string> = new Map<z.ZodType, st
   [evalEventSchema, "EvalEvent"],
   [pongSchema, "Pong"],
   [forkdEventSchema, "Event"],
+  [logEventSchema, "LogEvent"],
   [fileInfoSchema, "FileInfo"],
   [fileListSchema, "FileList"],
   [makeDirectorySchema, "MakeDirectory"],

@@ -9,6 +9,7 @@ import {
 } from "./exec-stream.ts";
 import { fileRoutes } from "./file-routes.ts";
 import { lineageSchema } from "./lineage.ts";
+import { logEventSchema } from "./log-event.ts";
 import type { Route } from "./route.ts";
 import { branchErrors, guestErrors, spawnErrors } from "./route-errors.ts";
 import {
@@ -185,6 +186,15 @@ export const routes = {
     request: null,
     query: logsQuerySchema,
     success: { status: 200, body: "text" },
+    errors: ["sandbox_not_found", "sandbox_ended", "too_many_requests"],
+  },
+  followSandboxLogs: {
+    method: "GET",
+    path: "/v1/sandboxes/{id}/logs/stream",
+    summary: "The last that a sandbox's VMM printed, and what it prints until it ends, as events",
+    request: null,
+    query: logsQuerySchema,
+    success: { status: 200, body: "events", event: logEventSchema },
     errors: ["sandbox_not_found", "sandbox_ended", "too_many_requests"],
   },
   pingSandbox: {

@@ -26,6 +26,7 @@ import {
   streamEval,
 } from "./evals.ts";
 import { SandboxFiles } from "./files.ts";
+import { type FollowLogOptions, followLog } from "./logs.ts";
 import type { GuestProcess } from "./process.ts";
 import { findSnapshot, untilReady } from "./ready.ts";
 import type { ForkOptions, SpawnOptions } from "./spawn.ts";
@@ -158,6 +159,14 @@ export class Sandbox {
    */
   streamEval(code: string, options: StreamEvalOptions = {}): AsyncGenerator<EvalProgress, void> {
     return streamEval(this.#controller.client, this.id, { ...options, code });
+  }
+
+  /**
+   * The last that its VMM printed, then what it prints as it comes, until the sandbox has ended. Not
+   * the guest's own logs: those are in the guest.
+   */
+  followLog(options: FollowLogOptions = {}): AsyncGenerator<string, void> {
+    return followLog(this.#controller.client, this.id, options);
   }
 
   ping(control: CallControl = {}): Promise<Pong> {

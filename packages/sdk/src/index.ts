@@ -46,6 +46,7 @@ export type {
 export { FileDownload, SandboxFiles, wholeFileBytesMax } from "./files.ts";
 export type { DeleteOptions } from "./handles.ts";
 export { Sandbox, Sandboxes, Snapshot } from "./handles.ts";
+export { type FollowLogOptions, followLog } from "./logs.ts";
 export type { Output } from "./output.ts";
 export type { GuestProcess } from "./process.ts";
 export type { Socket, SocketMaker } from "./socket-maker.ts";

@@ -28,6 +28,7 @@ import { evalStreams } from "./routes/eval-stream.ts";
 import { eventStreams } from "./routes/events.ts";
 import { FileDoor } from "./routes/files.ts";
 import { guestGates, guestRoutes } from "./routes/guest.ts";
+import { logStreams } from "./routes/log-stream.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { systemRoutes } from "./routes/system.ts";
@@ -134,6 +135,7 @@ export function createServer({
   registerStreams(app, {
     ...files.streams(),
     ...evalStreams(service, gates),
+    ...logStreams(service, upgrades.stopping),
     ...eventStreams(service.events, upgrades.stopping),
   });
   return app;

@@ -1,9 +1,10 @@
 import { join } from "node:path";
 import { ForkdError, parseSandboxId, type SandboxId, type SandboxInfo } from "@forkd/api";
 import type { ForkDeps } from "./deps.ts";
+import { followLog } from "./follow-log.ts";
 import { endedError } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
-import { lastLines, readVmmLog } from "./vmm-log.ts";
+import { lastLines, readVmmLog, readVmmLogEnd } from "./vmm-log.ts";
 
 export interface LogSources {
   readonly deps: Pick<ForkDeps, "paths" | "history">;
@@ -21,6 +22,32 @@ export async function sandboxLog(
   const live = await readVmmLog(join(deps.paths.workDir, id));
   const text = live ?? (await deps.history?.log(id)) ?? nothingOf(await sandboxes.get(id));
   return lines === undefined ? text : lastLines(text, lines);
+}
+
+/** See ForkService.followLog. */
+export async function* followSandboxLog(
+  sources: LogSources & { readonly sandboxes: Pick<Sandboxes, "get" | "untilEnded"> },
+  id: SandboxId,
+  { lines, signal, silenceMs }: FollowOptions,
+): AsyncGenerator<string, void> {
+  const { deps, sandboxes } = sources;
+  const { end } = await sandboxes.get(id);
+  const workDir = join(deps.paths.workDir, id);
+  const live = end === null ? await readVmmLogEnd(workDir) : undefined;
+  if (live === undefined) {
+    yield await sandboxLog(sources, id, lines);
+    return;
+  }
+  yield lines === undefined ? live.text : lastLines(live.text, lines);
+  const ended = sandboxes.untilEnded(id);
+  yield* followLog({ workDir, from: live.sizeBytes, ended, signal, silenceMs });
+}
+
+/** `silenceMs`: an empty text comes when nothing was printed for so long. */
+export interface FollowOptions {
+  readonly lines: number | undefined;
+  readonly signal: AbortSignal;
+  readonly silenceMs: number;
 }
 
 /** A VMM that has not been started yet has no log either. Throws sandbox_ended. */

@@ -27,7 +27,7 @@ import { History } from "./history.ts";
 import { HostFit } from "./host-fit.ts";
 import { LimitKeeper } from "./limits.ts";
 import { lineageOf } from "./lineage.ts";
-import { sandboxLog } from "./logs.ts";
+import { followSandboxLog, sandboxLog } from "./logs.ts";
 import { NetKeeper } from "./network.ts";
 import { pack, unpack } from "./packs.ts";
 import { recover, sweepWorkDirs } from "./recover.ts";
@@ -120,6 +120,7 @@ export async function beginForkService(options: ServiceOptions): Promise<Opening
     limitSupport: () => deps.limits.support(),
     getSandbox: (id) => sandboxes.get(id),
     sandboxLog: (id, lines) => sandboxLog({ deps, sandboxes }, id, lines),
+    followLog: (id, asked) => followSandboxLog({ deps, sandboxes }, id, asked),
     kill: (id) => sandboxes.kill(id),
     branch: (id, request) => branches.branch(id, request),
     branchesInFlight: () => branches.inFlight,

@@ -129,6 +129,11 @@ export class Sandboxes {
     throw new ForkdError("sandbox_not_found", `sandbox '${id}' not found`);
   }
 
+  /** Resolves when a sandbox has ended and what it had was given back; at once for any other id. */
+  async untilEnded(id: SandboxId): Promise<void> {
+    await this.#live.get(id)?.ended;
+  }
+
   /** Idempotent while it is remembered. Throws sandbox_not_found for one that never was. */
   async kill(id: SandboxId): Promise<void> {
     const sandbox = this.#live.get(id);

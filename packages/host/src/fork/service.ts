@@ -30,6 +30,7 @@ import type { AskedLimits } from "./asked-limits.ts";
 import type { EventLog } from "./events.ts";
 import type { GuestFiles } from "./files.ts";
 import type { LimitSupport } from "./limits.ts";
+import type { FollowOptions } from "./logs.ts";
 
 export { EvalFeed, type EvalPiece } from "../agent/eval-feed.ts";
 export type { ExecSink, ExecStarted } from "../agent/execs.ts";
@@ -176,6 +177,11 @@ export interface ForkService {
    * nothing. Throws sandbox_not_found, sandbox_ended when nothing is kept of one that has ended.
    */
   sandboxLog(id: SandboxId, lines?: number): Promise<string>;
+  /**
+   * The same, then what it prints as it comes, until the sandbox has ended or `signal` aborts. Texts
+   * are empty while it is silent.
+   */
+  followLog(id: SandboxId, options: FollowOptions): AsyncGenerator<string, void>;
   /**
    * Ends the VM and everything that it held, in whatever state it is; returns when it is gone, and
    * at once for one that has ended and is remembered.

@@ -12,6 +12,13 @@ const controls = /[^\P{Cc}\t\n]/gu;
  * at its begin. Undefined when there is none, or what is there is no file.
  */
 export async function readVmmLog(workDir: string): Promise<string | undefined> {
+  return (await readVmmLogEnd(workDir))?.text;
+}
+
+/** The same, with where in the file it ends. */
+export async function readVmmLogEnd(
+  workDir: string,
+): Promise<{ readonly text: string; readonly sizeBytes: number } | undefined> {
   let handle: FileHandle;
   try {
     // A VMM that was taken over may have put a link or a pipe there.
@@ -26,11 +33,13 @@ export async function readVmmLog(workDir: string): Promise<string | undefined> {
   const from = Math.max(0, stat.size - limits.logBytesMax);
   const tail = Buffer.alloc(limits.logBytesMax);
   const { bytesRead } = await file.read(tail, 0, tail.length, from);
-  const text = tail
-    .toString("utf8", 0, bytesRead)
-    .replace(/\r\n/g, "\n")
-    .replace(controls, "\ufffd");
-  return from === 0 ? text : wholeLines(text);
+  const text = printableLog(tail.toString("utf8", 0, bytesRead));
+  return { text: from === 0 ? text : wholeLines(text), sizeBytes: from + bytesRead };
+}
+
+/** A VMM's words, without what commands a terminal. */
+export function printableLog(text: string): string {
+  return text.replace(/\r\n/g, "\n").replace(controls, "\ufffd");
 }
 
 /** Without the line that the cut went through, unless that is all there is. */
