@@ -5,7 +5,7 @@ import { limits } from "@forkd/api";
 import { type GuestProcess, Sandbox } from "@forkd/sdk";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
-import { checkedFetch } from "../helpers/contract.ts";
+import { checkedClient } from "../helpers/contract.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 import { eventually } from "../helpers/eventually.ts";
@@ -44,10 +44,7 @@ describe("exec streams", { skip: skipWithout("root", "qemu", "guest-agent") }, (
     await data?.[Symbol.asyncDispose]();
   });
 
-  const at = () => {
-    const { url, token } = daemon;
-    return { baseUrl: url, token, fetch: checkedFetch(url, token) };
-  };
+  const at = () => checkedClient(daemon);
 
   /** Of every process of the guest, in one line; not every image has ps. */
   const commandLines = async (): Promise<string> =>

@@ -11,7 +11,7 @@ import {
 } from "@forkd/sdk";
 import { type Baked, ensureBaked } from "../helpers/baked.ts";
 import { skipWithout } from "../helpers/capability.ts";
-import { checkedFetch } from "../helpers/contract.ts";
+import { checkedClient } from "../helpers/contract.ts";
 import { startDaemon, type TestDaemon } from "../helpers/daemon.ts";
 import { type DataDir, makeDataDir } from "../helpers/data-dir.ts";
 
@@ -31,10 +31,7 @@ describe("the SDK", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
     await data?.[Symbol.asyncDispose]();
   });
 
-  const at = () => {
-    const { url, token } = daemon;
-    return { baseUrl: url, token, fetch: checkedFetch(url, token) };
-  };
+  const at = () => checkedClient(daemon);
   const live = async () => (await daemon.client.listSandboxes()).map(({ id }) => id);
 
   test("a sandbox ends with its scope", async () => {

@@ -103,6 +103,11 @@ export class Contract {
 
 const streamTypes: readonly string[] = ["application/octet-stream", "text/event-stream"];
 
+/** How the SDK reaches a daemon, with every answer of it checked. */
+export function checkedClient({ url, token }: { readonly url: string; readonly token: string }) {
+  return { baseUrl: url, token, fetch: checkedFetch(url, token) };
+}
+
 /**
  * A fetch that checks every answer of the daemon at `url` before it is read. The document is asked
  * for once, with the first request.

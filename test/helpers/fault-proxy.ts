@@ -8,6 +8,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import { connect } from "node:net";
+import type { SuiteContext, TestContext } from "node:test";
 
 /** What goes wrong with one request. Bytes are counted from 0 in the body that is passed on. */
 export interface Fault {
@@ -37,6 +38,9 @@ export interface Seen {
 /** Where the requests go: a Unix socket, or a port of loopback. */
 export type Upstream = { readonly socketPath: string } | { readonly port: number };
 
+/** What node:test gives to beforeEach: of a suite, or of the test that is to begin. */
+export type HookContext = TestContext | SuiteContext;
+
 /** Stands between a client and a real server, and does what went wrong in real networks. */
 export class FaultProxy implements AsyncDisposable {
   readonly seen: Seen[] = [];
@@ -51,6 +55,14 @@ export class FaultProxy implements AsyncDisposable {
       outgoing.on("error", () => undefined);
       void this.#serve(incoming, outgoing);
     });
+  }
+
+  /** One that ends with a test, from a hook of it. */
+  static async startFor(context: HookContext, upstream: Upstream): Promise<FaultProxy> {
+    const proxy = await FaultProxy.start(upstream);
+    if (!("after" in context)) throw new Error("it is no hook of a test");
+    context.after(() => proxy[Symbol.asyncDispose]());
+    return proxy;
   }
 
   static async start(upstream: Upstream): Promise<FaultProxy> {

@@ -1,7 +1,7 @@
 /** Pushes and pulls whose packs are any bytes at all. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { type PullOrder, type PullReport, pull } from "@forkd/host/fork/pull.ts";
@@ -30,6 +30,11 @@ export class Transfers {
 
   constructor(dir: string) {
     this.#dir = dir;
+  }
+
+  /** With a directory of its own in `dir`. */
+  static async in(dir: string): Promise<Transfers> {
+    return new Transfers(await mkdtemp(join(dir, "run-")));
   }
 
   get paths() {

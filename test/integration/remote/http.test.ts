@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { transferRetry } from "@forkd/host/fork/transfer.ts";
@@ -21,7 +21,6 @@ describe("packs at an HTTP server (nginx)", { skip }, () => {
   let proxy: FaultProxy;
   let transfers: Transfers;
   let pack: { path: string; bytes: Buffer };
-  let runs = 0;
 
   before(async () => {
     tmp = await makeTmpDir("http");
@@ -32,15 +31,10 @@ describe("packs at an HTTP server (nginx)", { skip }, () => {
     await tmp[Symbol.asyncDispose]();
   });
   beforeEach(async (context) => {
-    runs += 1;
-    const dir = join(tmp.path, `run-${runs}`);
-    await mkdir(dir);
-    transfers = new Transfers(dir);
+    transfers = await Transfers.in(tmp.path);
     pack = await transfers.makeFile("pack", size);
     await writeFile(join(nginx.root, "pack"), pack.bytes);
-    proxy = await FaultProxy.start({ socketPath: nginx.socket });
-    assert.ok("after" in context);
-    context.after(() => proxy[Symbol.asyncDispose]());
+    proxy = await FaultProxy.startFor(context, { socketPath: nginx.socket });
   });
 
   const url = (): string => `${proxy.origin}/pack?signature=secret`;

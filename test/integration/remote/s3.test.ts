@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import {
   AbortMultipartUploadCommand,
@@ -31,7 +29,6 @@ describe("packs at an S3 server (moto)", { skip }, () => {
   let transfers: Transfers;
   let env: Record<string, string>;
   let client: S3Client;
-  let runs = 0;
 
   before(async () => {
     assert.ok("program" in moto);
@@ -50,15 +47,10 @@ describe("packs at an S3 server (moto)", { skip }, () => {
     await tmp[Symbol.asyncDispose]();
   });
   beforeEach(async (context) => {
-    runs += 1;
-    const dir = join(tmp.path, `run-${runs}`);
-    await mkdir(dir);
-    transfers = new Transfers(dir);
-    proxy = await FaultProxy.start({ port: server.port });
+    transfers = await Transfers.in(tmp.path);
+    proxy = await FaultProxy.startFor(context, { port: server.port });
     process.env["AWS_ENDPOINT_URL"] = proxy.origin;
     env = { AWS_ENDPOINT_URL: proxy.origin };
-    assert.ok("after" in context);
-    context.after(() => proxy[Symbol.asyncDispose]());
   });
 
   const unfinished = async (): Promise<number> => {
