@@ -3,8 +3,8 @@ import type { HubRef } from "./hub-index.ts";
 import { parseHubRef } from "./hub-index.ts";
 import { nameOf } from "./names.ts";
 import type { RemoteObject } from "./remote.ts";
-import type { S3Options } from "./s3.ts";
 import { parseS3Address, type S3Address } from "./s3-address.ts";
+import type { S3Options } from "./s3-door.ts";
 
 /** Where a pack is kept. Another kind of remote joins here and in {@link openRemote}. */
 export type RemoteAddress =

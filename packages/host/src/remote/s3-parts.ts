@@ -2,8 +2,8 @@ import type { CompletedPart } from "@aws-sdk/client-s3";
 import { ForkdError } from "@forkd/api";
 import type { Part, PartReader } from "./part-reader.ts";
 import type { UploadFile, WriteOptions } from "./remote.ts";
-import type { S3Door } from "./s3.ts";
 import { hashName } from "./s3-address.ts";
+import type { S3Door } from "./s3-door.ts";
 import type { UploadShape } from "./unfinished-upload.ts";
 
 const partsAtOnce = 4;

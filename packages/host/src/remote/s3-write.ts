@@ -1,8 +1,8 @@
 import { open } from "node:fs/promises";
 import { PartReader } from "./part-reader.ts";
 import type { UploadFile, WriteOptions } from "./remote.ts";
-import type { S3Door } from "./s3.ts";
 import { hashName } from "./s3-address.ts";
+import type { S3Door } from "./s3-door.ts";
 import { writeParts } from "./s3-parts.ts";
 
 /**
