@@ -90,6 +90,7 @@ class Follower {
   #file: FileHandle | undefined;
   #bytes = 0;
   #unsynced = 0;
+  #isClosed = false;
   #looking: Promise<void> | undefined;
   #syncing: Promise<void> = Promise.resolve();
 
@@ -99,7 +100,7 @@ class Follower {
 
   /** Takes what is there by now; while that lasts, another look is none. */
   look(): void {
-    if (this.#looking !== undefined) return;
+    if (this.#isClosed || this.#looking !== undefined) return;
     const looking = this.#advance().finally(() => {
       this.#looking = undefined;
     });
@@ -117,7 +118,9 @@ class Follower {
     return { sha256: this.#hash.digest("hex"), size_bytes: this.#bytes };
   }
 
+  /** What is still on its way to a compressor that failed makes it look no more. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.allSettled([this.#looking, this.#syncing]);
     await this.#file?.close();
   }
