@@ -218,9 +218,12 @@ describe("the end of a sandbox", { skip: skipWithout("root", "qemu", "guest-agen
     assert.equal((await exec(id, "echo on")).stdout, "on\n");
     // It starts again within the time of the code; on a busy host that takes its time.
     const body = { code: "6 * 7", timeout_secs: 300 };
-    const { result, error } = await eventually(() => daemon.client.evalSandbox({ params: { id }, body }), {
-      timeoutMs: 60_000,
-    });
+    const { result, error } = await eventually(
+      () => daemon.client.evalSandbox({ params: { id }, body }),
+      {
+        timeoutMs: 60_000,
+      },
+    );
     assert.deepEqual([result, error], ["42", null]);
   });
 

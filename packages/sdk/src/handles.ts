@@ -162,8 +162,8 @@ export class Sandbox {
   }
 
   /**
-   * The last that its VMM printed, then what it prints as it comes, until the sandbox has ended. Not
-   * the guest's own logs: those are in the guest.
+   * The last that its VMM printed, then what it prints as it comes, until the sandbox has ended.
+   * Not the guest's own logs: those are in the guest.
    */
   followLog(options: FollowLogOptions = {}): AsyncGenerator<string, void> {
     return followLog(this.#controller.client, this.id, options);

@@ -178,8 +178,8 @@ export interface ForkService {
    */
   sandboxLog(id: SandboxId, lines?: number): Promise<string>;
   /**
-   * The same, then what it prints as it comes, until the sandbox has ended or `signal` aborts. Texts
-   * are empty while it is silent.
+   * The same, then what it prints as it comes, until the sandbox has ended or `signal` aborts.
+   * Texts are empty while it is silent.
    */
   followLog(id: SandboxId, options: FollowOptions): AsyncGenerator<string, void>;
   /**
