@@ -20,7 +20,7 @@ describe("a daemon under load", { skip: skipWithout("root", "qemu", "guest-agent
     );
     t.diagnostic(
       `${report.calls} calls; healthz p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms; ` +
-        `refused ${JSON.stringify(report.refused)}; ` +
+        `refused ${JSON.stringify(report.refused)}; late ${report.late}; ` +
         `${before} MiB, then ${after} MiB`,
     );
     assert.ok(report.calls > clients);

@@ -27,6 +27,8 @@ export interface LoadReport {
   readonly proberLagP99Ms: number;
   /** 429 and 503 by their codes. */
   readonly refused: Readonly<Record<string, number>>;
+  /** Pings that a guest answered too late: its host had no time for it. */
+  readonly late: number;
   /** The first of the failures that may not be, with the call's name. */
   readonly wrong: readonly string[];
   readonly before: Holdings;
@@ -42,6 +44,7 @@ const warmMinMs = 6_000;
 const callTimeoutMs = 60_000;
 /** What ended must be gone by then: connections that were kept, workers, garbage. */
 const settleMs = 15_000;
+const lateCode = "deadline_exceeded";
 const refusals: ReadonlySet<number> = new Set([429, 503]);
 const wrongShownMax = 20;
 
@@ -61,6 +64,7 @@ class Load {
   readonly #refused: Record<string, number> = {};
   readonly #wrong: string[] = [];
   #calls = 0;
+  #late = 0;
 
   constructor(daemon: TestDaemon, options: LoadOptions) {
     this.#daemon = daemon;
@@ -78,9 +82,9 @@ class Load {
     const health = spread(probed.timesMs);
     const after = await this.#settled(before);
     const grown = growthOf(before, after);
-    const [calls, refused, wrong] = [this.#calls, this.#refused, this.#wrong];
+    const [calls, refused, late, wrong] = [this.#calls, this.#refused, this.#late, this.#wrong];
     const proberLagP99Ms = probed.ownLagP99Ms;
-    return { calls, health, proberLagP99Ms, refused, wrong, before, after, grown };
+    return { calls, health, proberLagP99Ms, refused, late, wrong, before, after, grown };
   }
 
   async #stage(): Promise<LoadStage> {
@@ -111,6 +115,8 @@ class Load {
       if (error instanceof ForkdError && isRefusal(error)) {
         this.#refused[error.code] = (this.#refused[error.code] ?? 0) + 1;
         await sleep((error.retryAfterSecs ?? 1) * 1000 * Math.random());
+      } else if (name === "ping" && error instanceof ForkdError && error.code === lateCode) {
+        this.#late += 1;
       } else if (this.#wrong.length < wrongShownMax) {
         this.#wrong.push(`${name}: ${error instanceof ForkdError ? error.code : ""} ${error}`);
       }
