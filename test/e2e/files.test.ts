@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { ErrorCode } from "@forkd/api";
@@ -121,8 +121,8 @@ describe("files of a sandbox", { skip: skipWithout("root", "qemu", "guest-agent"
     await fails(files.stat(name), "file_not_found");
     const encoded = `${daemon.url}/v1/sandboxes/${sandbox.id}/files?path=/tmp/f%ff`;
     const refused = await fetch(encoded, { headers: { authorization: `Bearer ${daemon.token}` } });
-    assert.equal(refused.status, 404);
-    assert.equal(((await refused.json()) as { code: string }).code, "route_not_found");
+    assert.equal(refused.status, 400);
+    assert.equal(((await refused.json()) as { code: string }).code, "bad_request");
   });
 
   test("rights are those of a user", async () => {
@@ -206,16 +206,30 @@ describe("files of a sandbox", { skip: skipWithout("root", "qemu", "guest-agent"
     const there = `${sandbox.id}:/tmp/cp`;
     await mkdir(join(local.path, "src/sub"), { recursive: true });
     await writeFile(join(local.path, "src/sub/f"), "one", { mode: 0o640 });
+    await symlink("sub/f", join(local.path, "src/inner"));
+    await symlink("src/sub/f", join(local.path, "named"));
     assert.equal((await run(join(local.path, "src"), there)).code, 1);
     const up = await run("-r", join(local.path, "src"), there);
     assert.equal(up.code, 0, up.stderr);
+    assert.match(up.stderr, /left out .*inner/);
+    assert.equal((await run(join(local.path, "named"), there)).code, 0);
+    assert.equal(await shell("cat /tmp/cp/named; stat -c %F /tmp/cp/named"), "oneregular file\n");
     assert.equal(await shell("cat /tmp/cp/sub/f; stat -c %a /tmp/cp/sub/f"), "one640\n");
     await shell("ln -s /etc/passwd /tmp/cp/link");
     const down = await run("-r", there, join(local.path, "back"));
     assert.equal(down.code, 0, down.stderr);
     assert.match(down.stderr, /left out .*link/);
     assert.equal(await readFile(join(local.path, "back/sub/f"), "utf8"), "one");
-    assert.deepEqual(await readdir(join(local.path, "back")), ["sub"]);
+    assert.deepEqual((await readdir(join(local.path, "back"))).sort(), ["named", "sub"]);
+    await writeFile(join(local.path, "victim"), "untouched");
+    await symlink("victim", join(local.path, "trap"));
+    assert.equal((await run(`${there}/named`, join(local.path, "trap"))).code, 0);
+    assert.equal(await readFile(join(local.path, "victim"), "utf8"), "untouched");
+    assert.equal((await lstat(join(local.path, "trap"))).isSymbolicLink(), false);
+    // A link of the guest that is named leads only to what the guest has.
+    await shell("ln -sf sub/f /tmp/cp/inside");
+    assert.equal((await run(`${there}/inside`, join(local.path, "got"))).code, 0);
+    assert.equal(await readFile(join(local.path, "got"), "utf8"), "one");
     const out = await run(`${there}/sub/f`, "-");
     assert.deepEqual([out.code, out.stdout], [0, "one"], out.stderr);
     assert.equal((await run("a", "b")).code, 2);

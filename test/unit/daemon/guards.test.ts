@@ -54,6 +54,12 @@ test("an unknown path, a wrong method and an unreadable path are told apart", as
   assert.equal(problemOf(await server.inject({ url: "/v1/nope" })).code, "route_not_found");
   assert.equal(problemOf(await server.inject({ url: "/v1/sandboxes/" })).code, "invalid_id");
   assert.equal(problemOf(await server.inject({ url: "/v1/sandboxes/%zz" })).code, "bad_request");
+  // A query that cannot be read must not become one that means something else.
+  const query = problemOf(await server.inject({ url: "/v1/sandboxes/sb-1/files?path=/a%ff" }));
+  assert.deepEqual(
+    [query.code, query.error],
+    ["bad_request", "the query is not percent-encoded UTF-8"],
+  );
   const wrong = await server.inject({ method: "PUT", url: "/v1/sandboxes" });
   assert.equal(problemOf(wrong).code, "method_not_allowed");
   assert.equal(wrong.headers["allow"], "GET, HEAD, POST");
