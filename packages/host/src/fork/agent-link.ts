@@ -57,11 +57,10 @@ export class AgentLink {
   }
 
   /**
-   * Attaches anew to a guest whose channel its engine has ended, and ends a hold that it finds.
-   * Returns whether there was one.
+   * Attaches anew to a guest whose channel its engine has ended, or waits for who does it already;
+   * a hold that is found ends by it. Returns whether there was one.
    */
   async renew(): Promise<boolean> {
-    this.#foundHeld = false;
     await this.session();
     return this.#foundHeld;
   }
@@ -73,6 +72,7 @@ export class AgentLink {
   }
 
   async #attachAgain(): Promise<AgentSession> {
+    this.#foundHeld = false;
     try {
       if (this.#session?.failure !== undefined) this.#countBreak(this.#session.failure);
       return await this.#attach();
