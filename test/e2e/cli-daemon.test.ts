@@ -121,7 +121,7 @@ describe("verbs of the daemon", { skip: skipWithout("root", "qemu", "guest-agent
   test("eval: prints as the code does", async () => {
     const code =
       "import os, time\nprint('begun')\nwhile not os.path.exists('/tmp/go'): time.sleep(0.01)";
-    const run = startForkd(["eval", first(), "--", code], options());
+    const run = startForkd(["eval", "--timeout-secs", "600", first(), "--", code], options());
     await run.said(/^begun$/);
     await cli("exec", first(), "--", "touch", "/tmp/go");
     const { stdout, code: exit } = await run.ended;

@@ -92,6 +92,7 @@ describe("the SDK", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
     const printed: string[] = [];
     // The code goes on only when its first line was heard: nothing kept it back until the end.
     const value = await sandbox.eval(`print("first")\n${waits}print("last")\n6 * 7`, {
+      timeoutSecs: 600,
       onOutput: async (text) => {
         if (printed.length === 0) await sandbox.files.write("/tmp/go", "");
         printed.push(text);
@@ -102,7 +103,7 @@ describe("the SDK", { skip: skipWithout("root", "qemu", "guest-agent") }, () => 
     // More than all the windows and pipes between the code and its listener.
     let bytes = 0;
     const flood = "import sys\nfor n in range(64): sys.stdout.write('x' * 65535 + '\\n')";
-    for await (const event of sandbox.streamEval(flood)) {
+    for await (const event of sandbox.streamEval(flood, { timeoutSecs: 600 })) {
       if (event.type === "stdout") bytes += event.text.length;
       else assert.deepEqual([event.type, "error" in event && event.error], ["result", null]);
     }

@@ -106,7 +106,7 @@ test("code that prints waits for its reader, and goes on when it reads", async (
   });
   const session = AgentSession.attach(agent.channel, {
     token: firstAttachToken,
-    helloTimeoutMs: 1000,
+    helloTimeoutMs: 60_000,
   });
   await session.hello;
   const feed = new EvalFeed();
