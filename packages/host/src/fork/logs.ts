@@ -4,6 +4,7 @@ import type { ForkDeps } from "./deps.ts";
 import { followLog } from "./follow-log.ts";
 import { endedError } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
+import type { FollowOptions } from "./service.ts";
 import { lastLines, readVmmLog, readVmmLogEnd } from "./vmm-log.ts";
 
 export interface LogSources {
@@ -41,13 +42,6 @@ export async function* followSandboxLog(
   yield lines === undefined ? live.text : lastLines(live.text, lines);
   const ended = sandboxes.untilEnded(id);
   yield* followLog({ workDir, from: live.sizeBytes, ended, signal, silenceMs });
-}
-
-/** `silenceMs`: an empty text comes when nothing was printed for so long. */
-export interface FollowOptions {
-  readonly lines: number | undefined;
-  readonly signal: AbortSignal;
-  readonly silenceMs: number;
 }
 
 /** A VMM that has not been started yet has no log either. Throws sandbox_ended. */

@@ -4,10 +4,11 @@ import { totalmem } from "node:os";
 import { toForkdError } from "@forkd/api";
 import { packageVersion } from "../lib/version.ts";
 import { cpuFlags } from "../linux/cpu-flags.ts";
+import type { PackHost } from "../pack/host.ts";
 import type { PackOrder, PackReport, UnpackOrder, UnpackReport } from "../pack/orders.ts";
 import type { HostFacts } from "../pack/requires.ts";
 import { unpackSnapshot } from "../pack/unpack.ts";
-import { type PackHost, packSnapshot } from "../pack/write.ts";
+import { packSnapshot } from "../pack/write.ts";
 import type { ForkDeps } from "./deps.ts";
 
 type PackDeps = Pick<ForkDeps, "paths" | "store" | "owner" | "engines">;

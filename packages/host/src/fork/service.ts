@@ -30,7 +30,6 @@ import type { AskedLimits } from "./asked-limits.ts";
 import type { EventLog } from "./events.ts";
 import type { GuestFiles } from "./files.ts";
 import type { LimitSupport } from "./limits.ts";
-import type { FollowOptions } from "./logs.ts";
 
 export { EvalFeed, type EvalPiece } from "../agent/eval-feed.ts";
 export type { ExecSink, ExecStarted } from "../agent/execs.ts";
@@ -129,6 +128,13 @@ export interface ServiceLoad {
 export interface SpawnedSandbox {
   readonly info: SandboxInfo;
   readonly timings: ChildTimings;
+}
+
+/** `silenceMs`: an empty text comes when nothing was printed for so long. */
+export interface FollowOptions {
+  readonly lines: number | undefined;
+  readonly signal: AbortSignal;
+  readonly silenceMs: number;
 }
 
 /** A command that is shown to somebody. */

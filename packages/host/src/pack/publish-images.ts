@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { keepBootFile } from "../store/boot-files.ts";
 import { parseRootRecord, publishRootImage, type StagedRootImage } from "../store/rootfs.ts";
+import type { PackHost } from "./host.ts";
 import { knownMember, memberPath } from "./manifest.ts";
 import { invalid } from "./tar-read.ts";
-import type { PackHost } from "./write.ts";
 
 /**
  * Puts root images, kernels and initramfs images on their shelves, by their hashes, which were

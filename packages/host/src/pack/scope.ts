@@ -1,8 +1,8 @@
 import type { PageWorkers } from "../store/pages.ts";
+import type { PackHost } from "./host.ts";
 import type { UnpackOrder, UnpackReport } from "./orders.ts";
 import type { HostFacts } from "./requires.ts";
 import type { UnpackStaging } from "./staging.ts";
-import type { PackHost } from "./write.ts";
 
 /** Where packs are taken to, and what can be run there. */
 export interface UnpackHost extends PackHost {

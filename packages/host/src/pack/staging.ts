@@ -6,7 +6,7 @@ import { kernelStagingDir } from "../store/kernels.ts";
 import { rootfsStagingDir } from "../store/rootfs.ts";
 import type { Reservation, StagedCopy } from "../store/snapshots.ts";
 import { removeTree } from "../store/staging-dirs.ts";
-import type { PackHost } from "./write.ts";
+import type { PackHost } from "./host.ts";
 
 /** Space left alone on the store's file system, so that running sandboxes can go on. */
 const freeBytesMin = 64 * 1024 * 1024;

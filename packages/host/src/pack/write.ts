@@ -1,7 +1,6 @@
 import { link, lstat, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ForkdError } from "@forkd/api";
-import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno, syncPath } from "../lib/atomic.ts";
 import { startFilter } from "../lib/exec.ts";
 import { cpuFlags } from "../linux/cpu-flags.ts";
@@ -10,10 +9,10 @@ import type { Chain } from "../store/chain.ts";
 import { undefinedIfMissing } from "../store/files.ts";
 import { PageWorkers } from "../store/pages.ts";
 import type { RootImage } from "../store/rootfs.ts";
-import type { SnapshotStore } from "../store/snapshots.ts";
 import { makeStagingDir, removeTree } from "../store/staging-dirs.ts";
 import { requireNamed } from "../store/verified-files.ts";
 import { writeArchive } from "./archive.ts";
+import type { PackHost } from "./host.ts";
 import { encodeManifest, packVersion } from "./manifest.ts";
 import type { PackOrder, PackReport } from "./orders.ts";
 import { type PlannedFile, planFiles } from "./plan.ts";
@@ -28,16 +27,6 @@ const packTimeoutMs = 24 * 60 * 60_000;
 
 /** The library's own level, on all cores. */
 const zstdArgv = ["zstd", "-q", "-T0"] as const;
-
-/** Where snapshots come from and go to. */
-export interface PackHost {
-  readonly paths: DataPaths;
-  readonly store: SnapshotStore;
-  /** This process: its staging directories carry its name. */
-  readonly owner: ProcessIdentity;
-  /** Of this program, for manifests. */
-  readonly forkdVersion: string;
-}
 
 /**
  * Writes a snapshot with its chain as one file or stream: docs/packs.md. Compression is zstd's, on
