@@ -20,7 +20,7 @@ interface CaptureTarget {
   readonly process: VmProcess;
   readonly api: FirecrackerApi;
   readonly journal: VmJournal;
-  /** Called when the guest runs again, whose connections are gone then; does not throw. */
+  /** Called before the guest runs again, whose connections are gone then; does not throw. */
   readonly onReset: () => Promise<void>;
 }
 
@@ -130,8 +130,9 @@ async function letGoOn(target: CaptureTarget, isSaved: boolean): Promise<void> {
   const api = new FirecrackerApi(join(journal.dir, vmFiles.api), timeoutMs);
   try {
     if (!isSaved) await sendReset({ api, journal, timeoutMs });
-    await api.call("vm", { state: "Resumed" });
+    // Before the guest runs: it would end the channel itself, as if it had broken.
     await target.onReset();
+    await api.call("vm", { state: "Resumed" });
   } catch {
     await process.stop();
   } finally {

@@ -110,7 +110,6 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
     if (this.#running) return;
     await this.#orDeath("resume", this.#goOn());
     this.#running = true;
-    if (!this.#fresh) await this.#endChannel();
     this.#fresh = false;
     this.#whenRunning.resolve();
   }
@@ -148,6 +147,8 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
   async #goOn(): Promise<void> {
     const { host, api, journal } = this.#parts;
     if (!this.#resetSent) await sendReset({ api, journal, timeoutMs: host.timeouts.resumeMs });
+    // Before the guest runs: it would end the channel itself, as if it had broken.
+    if (!this.#fresh) await this.#endChannel();
     await api.call("vm", { state: "Resumed" });
   }
 
