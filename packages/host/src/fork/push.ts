@@ -44,12 +44,13 @@ export interface PushReport {
 export function push(order: PushOrder): Promise<PushReport> {
   return withTransferDeadline(order.signal, async (signal) => {
     const retry = transferRetry(order.onNotice);
+    const { source, paths } = order;
     const to = await openRemote(order.to, {
       retry,
       env: order.env,
-      uploadsDir: layout.uploadsDir(order.paths),
+      // A snapshot is packed into other bytes each time: no other run could go on with its parts.
+      ...("file" in source && { uploadsDir: layout.uploadsDir(paths) }),
     });
-    const { source, paths } = order;
     if ("file" in source) return await sendFile({ ...order, signal }, to, source.file);
     return await withStaging(layout.pushesDir(paths), signal, async (dir, both) => {
       const file = join(dir, "pack");

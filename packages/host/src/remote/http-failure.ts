@@ -28,6 +28,9 @@ export function connectFailure(name: string, error: unknown): ForkdError {
       cause: error,
     });
   }
+  const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 0;
+  // A proxy's own answer to CONNECT.
+  if (code === "ERR_PROXY_TUNNEL" && status >= 400) return statusFailure(status, message);
   if (code !== "ENOTFOUND") return unreachable(message, error);
   return new ForkdError("remote_not_found", message, {
     hint: "check the host's name",

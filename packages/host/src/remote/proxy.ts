@@ -18,9 +18,18 @@ function proxyEnvOf(env: Env): ProxyEnv {
     const value = env[word.toLowerCase()] || env[word];
     if (!value) continue;
     if (word !== "NO_PROXY") requireProxy(word, value);
-    words[word] = value;
+    words[word] = word === "NO_PROXY" ? withHostsBelow(value) : value;
   }
   return words;
+}
+
+/** As curl: a domain excepts the hosts below it; Node wants a dot before it for that. */
+function withHostsBelow(list: string): string {
+  const names = list
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+  return names.flatMap((name) => (/^[*.]/.test(name) ? [name] : [name, `.${name}`])).join(",");
 }
 
 /** Its text is not told: it may have a password in it. */

@@ -19,6 +19,8 @@ interface Upload {
 interface Begun {
   readonly upload: Upload;
   readonly there: ReadonlyMap<number, string>;
+  /** Whether another run would find it. */
+  readonly isRemembered: boolean;
 }
 
 /**
@@ -37,7 +39,7 @@ export async function writeParts(
     const parts = await sendParts(door, { begun, reader }, options);
     await complete(door, { upload, parts, file: reader.file }, signal);
   } catch (error) {
-    if (door.unfinished === null || !mayGoOn(error, signal)) await giveUp(door, upload);
+    if (!begun.isRemembered || !mayGoOn(error, signal)) await giveUp(door, upload);
     throw error;
   }
   await door.unfinished?.forget();
@@ -60,8 +62,17 @@ async function begin(door: S3Door, reader: PartReader, signal: AbortSignal): Pro
   const { UploadId } = await door.repeat(signal, () =>
     door.client.send(command, { abortSignal: signal }),
   );
-  if (UploadId !== undefined) await door.unfinished?.remember(UploadId, shapeOf(reader));
-  return { upload: { ...door.target, UploadId }, there: new Map() };
+  const isRemembered = UploadId !== undefined && (await remember(door, UploadId, shapeOf(reader)));
+  return { upload: { ...door.target, UploadId }, there: new Map(), isRemembered };
+}
+
+/** A record that cannot be written is no reason not to send. */
+async function remember(door: S3Door, id: string, shape: UploadShape): Promise<boolean> {
+  if (door.unfinished === null) return false;
+  return await door.unfinished.remember(id, shape).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Undefined when there is nothing to go on with. */
@@ -78,11 +89,12 @@ async function resume(
     return undefined;
   }
   try {
-    return { upload, there: await listParts(door, upload, { signal, partsMax: reader.count }) };
+    const there = await listParts(door, upload, { signal, partsMax: reader.count });
+    return { upload, there, isRemembered: true };
   } catch (error) {
-    // Completed, or removed by whoever pays for the store.
-    if (!(error instanceof ForkdError) || error.code !== "remote_not_found") throw error;
-    await door.unfinished?.forget();
+    if (mayGoOn(error, signal)) throw error;
+    // Completed, removed by whoever pays for the store, or not ours to list: it begins anew.
+    await giveUp(door, upload);
     return undefined;
   }
 }
@@ -121,6 +133,7 @@ async function sendParts(
   const sent: CompletedPart[] = [];
   const work = async (): Promise<void> => {
     for (;;) {
+      either.throwIfAborted();
       const part = await reader.next();
       if (part === undefined) return;
       sent.push(partThere(begun, part) ?? (await sendPart(door, begun, { part, signal: either })));

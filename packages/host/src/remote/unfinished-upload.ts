@@ -57,7 +57,8 @@ export class UnfinishedUpload {
   }
 
   async forget(): Promise<void> {
-    await rm(this.#file, { force: true });
+    // One that stays names an upload that is gone, which the next run finds out.
+    await rm(this.#file, { force: true }).catch(() => undefined);
   }
 
   async #read(): Promise<z.infer<typeof recordSchema> | undefined> {
