@@ -118,13 +118,15 @@ void vsock_close(void) {
 void vsock_reset(void) { reset_sent = true; }
 
 /*
- * The guest forgets its connections, and says so to nobody: it answers what still comes by them. As
- * in 1.16.1, a resume waits for the guest to take note of a reset, whether there was one or not.
+ * The guest forgets its connections; here it says so only when something still comes by them, a
+ * real one may at once. As in 1.16.1, a resume waits for the guest to take note of a reset, whether
+ * there was one or not.
  */
 void vsock_resume(void) {
   gated = !reset_sent && fake_version <= 11601;
   if (reset_sent && current) {
     current->forgotten = true;
+    loop_events(&current->watch, EPOLLIN);
     current = NULL;
   }
   reset_sent = false;

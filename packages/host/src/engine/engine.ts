@@ -258,7 +258,7 @@ export interface RestoredVm extends Vm {
 
 /**
  * A virtual machine monitor. Implementations share everything else: agent, store, identity.
- * test/conformance/engine.ts is this contract as tests.
+ * test/conformance/engine-suite.ts is this contract as tests.
  */
 export interface Engine {
   readonly name: EngineName;

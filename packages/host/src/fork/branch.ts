@@ -156,7 +156,8 @@ async function capture(
   });
   requireHeld(holdLeftMs);
   // Its clock stood with it. A guest that does not take the time is no reason to lose the branch.
-  await setClock(await child.agent.session(), clockTimeoutMs).catch((error: unknown) => {
+  const clock = child.agent.session().then((latest) => setClock(latest, clockTimeoutMs));
+  await clock.catch((error: unknown) => {
     deps.log.warn("the clock of a branched guest is not set", { id, error });
   });
   return captured;

@@ -22,6 +22,8 @@ interface CaptureTarget {
   readonly journal: VmJournal;
   /** Called before the guest runs again, whose connections are gone then; does not throw. */
   readonly onReset: () => Promise<void>;
+  /** The guest runs again. */
+  readonly onResumed: () => void;
 }
 
 /** See Vm.capture for what holds when it throws. */
@@ -133,6 +135,7 @@ async function letGoOn(target: CaptureTarget, isSaved: boolean): Promise<void> {
     // Before the guest runs: it would end the channel itself, as if it had broken.
     await target.onReset();
     await api.call("vm", { state: "Resumed" });
+    target.onResumed();
   } catch {
     await process.stop();
   } finally {

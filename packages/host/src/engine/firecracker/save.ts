@@ -79,13 +79,13 @@ export async function takeDiff({ api, journal, timeoutMs }: SaveTarget): Promise
     const bytes = journal.note.memory_mib * 1024 * 1024;
     await requireMemory(join(journal.dir, vmFiles.pages), bytes);
   }
-  await journal.apply("diff_begun");
   const body = {
     snapshot_type: "Diff",
     snapshot_path: vmFiles.saved,
     mem_file_path: vmFiles.pages,
   } as const;
   try {
+    await journal.apply("diff_begun");
     await api.call("createSnapshot", body, { timeoutMs });
   } catch (error) {
     await journal.apply("diff_failed");

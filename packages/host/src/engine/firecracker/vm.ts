@@ -154,11 +154,16 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
 
   #capture(spec: CaptureSpec): Promise<CaptureResult> {
     const { host, process, api, journal } = this.#parts;
-    const onReset = (): Promise<void> => this.#endChannel();
-    return captureFirecracker({ host, process, api, journal, onReset }, spec);
+    const onReset = (): Promise<void> => {
+      // Who attaches anew waits until the guest runs.
+      this.#whenRunning = Promise.withResolvers();
+      return this.#endChannel();
+    };
+    const onResumed = (): void => this.#whenRunning.resolve();
+    return captureFirecracker({ host, process, api, journal, onReset, onResumed }, spec);
   }
 
-  /** The guest has forgotten it, and does not say so. */
+  /** Resolves when whoever uses it has been told why. */
   async #endChannel(): Promise<void> {
     const channel = this.#channel;
     if (channel === null || !channel.begun || channel.destroyed) return;
