@@ -37,7 +37,9 @@ export function onAnswered(app: FastifyInstance, listener: (answered: Answered) 
 export function clientSignal(reply: FastifyReply): AbortSignal {
   const gone = new AbortController();
   onClosed(reply, (isSent) => {
-    if (!isSent) gone.abort(new ForkdError("client_gone", "the client closed its connection"));
+    // A HEAD is over with its head: what a stream would go on to tell is for nobody.
+    const isOver = !isSent || reply.request.method === "HEAD";
+    if (isOver) gone.abort(new ForkdError("client_gone", "the client closed its connection"));
   });
   return gone.signal;
 }

@@ -35,9 +35,12 @@ export async function serve(options: ServeOptions): Promise<void> {
   const audit = resources.use(await AuditLog.open(config.auditLogPath, log));
   const { service, takenOver } = await options.openService(config, log);
   // Sandboxes survive a restart: the next daemon adopts them.
-  resources.defer(() =>
-    signals.endSandboxes.aborted ? endSandboxes(service, audit) : service.close("detach"),
-  );
+  resources.defer(async () => {
+    // What is not known yet cannot be audited.
+    await takenOver.catch(() => undefined);
+    if (signals.endSandboxes.aborted) await endSandboxes(service, audit);
+    else await service.close("detach");
+  });
   if (signals.stop.aborted) return;
   const serverConfig = serverConfigOf(options, credentials);
   const app = createServer({
@@ -57,6 +60,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const reloader = new Reloader({ app, tokens, load, audit, manager, status, log });
   resources.defer(() => reloader.settled());
   await takenOver;
+  if (signals.stop.aborted) return;
   options.announce(url);
   log.info("listening", { url, pid: process.pid, version: options.version, paths: config.paths });
   manager.ready(status);

@@ -34,6 +34,8 @@ export class SocketRefusals {
     const due = this.#connections.dueForUnparsed(socket, code);
     if (due === "nothing") return;
     if (due === "end" || code === "ECONNRESET" || !socket.writable) socket.destroy();
+    // A request that is in flight is told of at its own end.
+    else if (!this.#connections.isFree(socket)) refuseOnSocket(socket, unparsedError(code));
     else this.#refuse(socket, unparsedError(code));
   };
 

@@ -81,7 +81,7 @@ export class EventSource {
   readonly onSandbox = (info: SandboxInfo): void => this.#sandboxChanged(info);
   readonly #sandboxes = new Map<string, SandboxInfo>();
   readonly #snapshots = new Map<string, SnapshotInfo["status"]>();
-  /** Tags of bakes that have begun. */
+  /** Tags of bakes under way. */
   readonly #baking = new Set<string>();
   readonly #list: () => Promise<SnapshotInfo[]>;
   readonly #logger: Logger;
@@ -122,17 +122,20 @@ export class EventSource {
    * its tag meanwhile is one that it takes the place of.
    */
   async whileBaking<T>(tag: string, work: (onBegin: () => void) => Promise<T>): Promise<T> {
+    let hasBegun = false;
     const onBegin = (): void => {
-      this.#baking.add(tag);
+      hasBegun = true;
       this.log.append("snapshot.writing", { snapshot_tag: tag });
     };
+    // Its reservation is listed before its begin.
+    this.#baking.add(tag);
     try {
       const made = await work(onBegin);
       // Its ready is news, also where the one before it was.
       this.#snapshots.delete(tag);
       return made;
     } catch (thrown) {
-      if (this.#baking.has(tag)) {
+      if (hasBegun) {
         const reason = toForkdError(thrown).message;
         this.log.append("snapshot.failed", { snapshot_tag: tag, reason });
       }
@@ -153,14 +156,17 @@ export class EventSource {
   async #look(): Promise<void> {
     this.#isAsked = false;
     try {
+      // A list from before a bake's end says nothing of it; another look follows.
+      const before = [...this.#baking];
       const found = new Map((await this.#list()).map((info) => [info.tag, info]));
+      const baking = new Set([...before, ...this.#baking]);
       for (const tag of [...this.#snapshots.keys()]) {
-        if (found.has(tag) || this.#baking.has(tag)) continue;
+        if (found.has(tag) || baking.has(tag)) continue;
         this.#snapshots.delete(tag);
         this.log.append("snapshot.removed", { snapshot_tag: tag });
       }
       for (const info of found.values()) {
-        if (!this.#baking.has(info.tag)) this.#snapshotFound(info);
+        if (!baking.has(info.tag)) this.#snapshotFound(info);
       }
     } catch (cause) {
       this.#logger.error("the snapshots are not listed for events", { cause });

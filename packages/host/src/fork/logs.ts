@@ -25,13 +25,18 @@ export async function sandboxLog(
   return lines === undefined ? text : lastLines(text, lines);
 }
 
+export interface FollowSources extends LogSources {
+  readonly sandboxes: Pick<Sandboxes, "get" | "untilEnded" | "untilOpen">;
+}
+
 /** See ForkService.followLog. */
 export async function* followSandboxLog(
-  sources: LogSources & { readonly sandboxes: Pick<Sandboxes, "get" | "untilEnded"> },
+  sources: FollowSources,
   id: SandboxId,
   { lines, signal, silenceMs }: FollowOptions,
 ): AsyncGenerator<string, void> {
   const { deps, sandboxes } = sources;
+  if ((await sandboxes.get(id)).state === "starting") await sandboxes.untilOpen(id);
   const { end } = await sandboxes.get(id);
   const workDir = join(deps.paths.workDir, id);
   const live = end === null ? await readVmmLogEnd(workDir) : undefined;

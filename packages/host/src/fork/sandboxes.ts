@@ -134,6 +134,11 @@ export class Sandboxes {
     await this.#live.get(id)?.ended;
   }
 
+  /** Resolves when a sandbox is open or will never be; at once for any other id. */
+  async untilOpen(id: SandboxId): Promise<void> {
+    await this.#live.get(id)?.opened.catch(() => undefined);
+  }
+
   /** Idempotent while it is remembered. Throws sandbox_not_found for one that never was. */
   async kill(id: SandboxId): Promise<void> {
     const sandbox = this.#live.get(id);

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
+import { mkdir, readdir, realpath, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { DataPaths } from "../config/data-paths.ts";
 import { isErrno } from "../lib/atomic.ts";
@@ -17,7 +17,8 @@ const ownersDir = "/run/forkd/data-dirs";
 export async function claimGroups(paths: DataPaths): Promise<void> {
   try {
     await mkdir(ownersDir, { recursive: true, mode: 0o700 });
-    await writeOwner(join(ownersDir, dataDirHash(paths)), paths.dataDir);
+    // By the name that is hashed: one that is a link may come to lead elsewhere.
+    await writeOwner(join(ownersDir, dataDirHash(paths)), await realpath(paths.dataDir));
   } catch {
     // Its groups stay until the host restarts, should the directory be removed before them.
   }

@@ -12,7 +12,9 @@ export function logStreams(
   const followers = requestGate(limits.logFollowersMax, "followers of logs");
   return {
     followSandboxLogs: async ({ params, query, signal }: StreamCall<"followSandboxLogs">) => {
-      const ended = AbortSignal.any([signal, stopping]);
+      // Node keeps a combined signal that is listened to until it aborts.
+      const done = new AbortController();
+      const ended = AbortSignal.any([signal, stopping, done.signal]);
       const over = Promise.withResolvers<void>();
       ended.addEventListener("abort", () => over.resolve(), { once: true });
       if (ended.aborted) over.resolve();
@@ -27,7 +29,7 @@ export function logStreams(
         resolve(new StreamAnswer(untilOver(told, over.resolve), eventHeaders));
         await over.promise;
       });
-      place.catch(reject);
+      place.catch(reject).finally(() => done.abort());
       return await promise;
     },
   };
