@@ -56,10 +56,10 @@ export class Output {
     if (text !== "") (stream === "stdout" ? this.#stdout : this.#stderr).write(text);
   }
 
-  /** The same, at the pace of whoever reads it; one who went away takes all. */
-  async guestPaced(stream: "stdout" | "stderr", text: string): Promise<void> {
+  /** The same, at the pace of whoever reads it; false when nobody does any more. */
+  async guestPaced(stream: "stdout" | "stderr", text: string): Promise<boolean> {
     const to = stream === "stdout" ? this.#stdout : this.#stderr;
-    await new Promise<void>((resolve) => to.write(text, () => resolve()));
+    return await new Promise((resolve) => to.write(text, (error) => resolve(!error)));
   }
 
   progress(text: string): void {

@@ -102,11 +102,18 @@ async function openDoor(
   await using stack = new AsyncDisposableStack();
   const target = agentListen ?? agentAddress;
   try {
-    if (agentListen === null && !isOwnAddress(agentAddress.host)) {
-      const { lendGuestAddress } = await import("../../linux/net/guest-address.ts");
-      const lent = await lendGuestAddress(settleSecs + lentSpareSecs);
-      if (lent === undefined) return undefined;
-      stack.use(lent);
+    if (agentListen === null) {
+      const { lendGuestAddress, renewGuestAddress } = await import(
+        "../../linux/net/guest-address.ts"
+      );
+      const lentSecs = settleSecs + lentSpareSecs;
+      if (isOwnAddress(agentAddress.host)) {
+        await renewGuestAddress(lentSecs);
+      } else {
+        const lent = await lendGuestAddress(lentSecs);
+        if (lent === undefined) return undefined;
+        stack.use(lent);
+      }
     }
     const door = await openAgentDoor(target, {
       ping: () => guests.ping(child.id),

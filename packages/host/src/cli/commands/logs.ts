@@ -16,7 +16,7 @@ async function follow({ settings, output, signal }: Context, { id, lines }: Logs
   const { followLog } = await import("@forkd/sdk");
   const client = await openClient(settings);
   for await (const text of followLog(client, id, { lines, signal })) {
-    await output.guestPaced("stdout", text);
+    if (!(await output.guestPaced("stdout", text))) break;
   }
   return exitCodes.ok;
 }

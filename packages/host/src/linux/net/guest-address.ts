@@ -9,7 +9,9 @@ const askTimeoutMs = 5_000;
 const addressesSchema = z.array(
   z.object({
     flags: z.array(z.string()).default([]),
-    addr_info: z.array(z.object({ local: z.string().optional() })).default([]),
+    addr_info: z
+      .array(z.object({ local: z.string().optional(), valid_life_time: z.number().optional() }))
+      .default([]),
   }),
 );
 
@@ -23,7 +25,26 @@ export async function lendGuestAddress(maxSecs: number): Promise<AsyncDisposable
   if (process.getuid?.() !== 0 || !(await isTapFree())) return undefined;
   const address = `${guestShared}/32 dev lo`;
   await runIp([`address add ${address} valid_lft ${maxSecs} preferred_lft ${maxSecs}`]);
-  return { [Symbol.asyncDispose]: () => runIp([`address del ${address}`]) };
+  // Somebody may have taken it away meanwhile; then there is nothing to do.
+  return { [Symbol.asyncDispose]: () => runIp([`address del ${address}`]).catch(() => undefined) };
+}
+
+/** What the kernel says of an address that nobody takes away (INFINITY_LIFE_TIME). */
+const foreverSecs = 0xffff_ffff;
+
+/**
+ * One that a killed fork has left stays for `maxSecs` more; one of the user's is left alone. Throws
+ * tool_failed, tool_missing.
+ */
+export async function renewGuestAddress(maxSecs: number): Promise<void> {
+  if (process.getuid?.() !== 0) return;
+  const words = ["ip", "-json", "address", "show", "dev", "lo"];
+  const { stdout } = await run(words, { timeoutMs: askTimeoutMs });
+  const [lo] = addressesSchema.parse(JSON.parse(stdout));
+  const leftSecs = lo?.addr_info.find(({ local }) => local === guestShared)?.valid_life_time;
+  if (leftSecs === undefined || leftSecs === foreverSecs || leftSecs >= maxSecs) return;
+  const address = `${guestShared}/32 dev lo`;
+  await runIp([`address change ${address} valid_lft ${maxSecs} preferred_lft ${maxSecs}`]);
 }
 
 /** Whether scripts/host-tap.sh has made the tap, with upstream's address, and no VM has opened it. */
