@@ -39,7 +39,10 @@ if (lacks !== false) {
   process.exit(1);
 }
 const { dataDir } = await ensureBaked();
-const data = ["kernels", "rootfs", "cache/images"].map((name) => [`data/${name}`, join(dataDir, name)]);
+const data = ["kernels", "rootfs", "cache/images"].map((name) => [
+  `data/${name}`,
+  join(dataDir, name),
+]);
 const files = {
   ...checkoutFiles(),
   ...Object.fromEntries(data),

@@ -53,7 +53,7 @@ const firewalls: readonly { readonly begin: string; readonly end: string }[] = [
   {
     begin: `iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER
       iptables -A DOCKER-USER -j RETURN; ip6tables -P FORWARD DROP`,
-    end: "nft delete table ip filter; nft delete table ip6 filter",
+    end: "for t in iptables ip6tables; do $t -P FORWARD ACCEPT; $t -F; $t -X; done",
   },
 ];
 

@@ -63,7 +63,9 @@ export function forkd(args: readonly string[], options: CliOptions): Promise<Cli
 }
 
 function environment({ dataDir, daemon }: CliOptions): Record<string, string | undefined> {
-  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("FORKD_"));
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !name.startsWith("FORKD_") && !/_proxy$/i.test(name),
+  );
   return {
     ...Object.fromEntries(inherited),
     FORKD_DATA_DIR: dataDir,

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Client } from "@forkd/sdk";
@@ -62,6 +63,7 @@ export async function startDaemon(
     },
   );
   const exited = once(child, "exit").then(() => child.exitCode);
+  if (options.ownSession === true) endWithUs(child);
   child.stderr.on("data", (data) => log.push(String(data)));
   const end = async (signal: NodeJS.Signals): Promise<number | null> => {
     child.kill(signal);
@@ -115,4 +117,14 @@ async function listening(child: ChildProcess, log: string[]): Promise<string> {
     if (url !== undefined) resolve(url);
   });
   return promise.finally(() => clearTimeout(timer));
+}
+
+/** The test runner ends a file with its group of processes, which this one is not in. */
+function endWithUs(child: ChildProcess): void {
+  const onTerm = (): void => {
+    child.kill("SIGKILL");
+    process.exit(128 + constants.signals.SIGTERM);
+  };
+  process.once("SIGTERM", onTerm);
+  child.once("exit", () => process.off("SIGTERM", onTerm));
 }

@@ -26,10 +26,15 @@ export class FirecrackerTalk implements AsyncDisposable {
     using listening = watchFor(cwd, name);
     const argv = ["--api-sock", name, "--level", "Error"];
     const child = spawn(binary, argv, { cwd, stdio: "ignore" });
-    await withDeadline(listening.happened, answerTimeoutMs, "a start");
     const socketPath = join(cwd, name);
-    // The name is there before the socket listens, which nothing tells of.
-    await eventually(async () => (await connectTo(socketPath, binary)).destroy());
+    try {
+      await withDeadline(listening.happened, answerTimeoutMs, "a start");
+      // The name is there before the socket listens, which nothing tells of.
+      await eventually(async () => (await connectTo(socketPath, binary)).destroy());
+    } catch (error) {
+      child.kill("SIGKILL");
+      throw error;
+    }
     return new FirecrackerTalk(child, socketPath);
   }
 

@@ -5,8 +5,10 @@ import { runChild } from "../runner/child.ts";
 import { repoRoot } from "./baked.ts";
 import { missing } from "./capabilities.ts";
 
-/** Each has about 100 MiB. */
-const installTimeoutMs = 5 * 60_000;
+/** Each has about 100 MiB. With one try that fails a test file stays within its time. */
+const installTimeoutMs = 3 * 60_000;
+/** Why the registry gave nothing: asked once, each try may take all of its time. */
+let unreachable: string | undefined;
 
 /** A package of the registry with a program in it, for this kind of host. */
 export interface NpmProgram {
@@ -29,12 +31,16 @@ export async function npmProgram({
   const cache = join(repoRoot, ".cache");
   const dir = join(cache, `npm-${spec.replaceAll(/[^a-z0-9.-]/g, "-")}`);
   if (!existsSync(dir)) {
+    if (unreachable !== undefined) return { skip: unreachable };
     mkdirSync(cache, { recursive: true });
     const draft = mkdtempSync(`${dir}.`);
     const reason = await install(draft, spec);
     if (reason === undefined && !existsSync(dir)) renameSync(draft, dir);
     rmSync(draft, { recursive: true, force: true });
-    if (reason !== undefined) return { skip: `needs the npm registry: ${reason}` };
+    if (reason !== undefined) {
+      unreachable = `needs the npm registry: ${reason}`;
+      return { skip: unreachable };
+    }
   }
   const name = spec.slice(0, spec.lastIndexOf("@"));
   return { program: join(dir, "node_modules", name, path) };

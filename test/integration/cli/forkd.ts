@@ -31,7 +31,9 @@ export function forkdWithBytes(args: readonly string[], bytes: string): Promise<
 async function runProgram(argv: readonly string[], options: CliOptions): Promise<CliEnd> {
   const out: string[] = [];
   const err: string[] = [];
-  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("FORKD_"));
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !name.startsWith("FORKD_") && !/_proxy$/i.test(name),
+  );
   const { code } = await runChild(argv, {
     cwd: "/",
     env: { ...Object.fromEntries(inherited), FORKD_URL: nowhere, ...options.env },
