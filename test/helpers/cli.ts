@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { repoRoot } from "./baked.ts";
 
@@ -26,7 +25,7 @@ export interface CliOptions {
 export interface CliRun {
   readonly process: ChildProcess;
   readonly ended: Promise<CliEnd>;
-  /** Resolves when either output has matched; rejects when the program ends before. */
+  /** Resolves when a line of either output matches, or has; rejects when the program ends before. */
   said(pattern: RegExp): Promise<void>;
 }
 
@@ -54,7 +53,7 @@ export function startForkd(args: readonly string[], options: CliOptions): CliRun
     const { exitCode: code, signalCode: signal } = child;
     return { code, signal, ...text, ms: performance.now() - started };
   });
-  return { process: child, ended, said: (pattern) => waitFor(child, pattern, ended) };
+  return { process: child, ended, said: (pattern) => waitFor({ child, text, ended }, pattern) };
 }
 
 /** Runs `bin/forkd` to its end. */
@@ -73,14 +72,21 @@ function environment({ dataDir, daemon }: CliOptions): Record<string, string | u
   };
 }
 
-async function waitFor(child: ChildProcess, pattern: RegExp, ended: Promise<CliEnd>) {
+interface Said {
+  readonly child: ChildProcess;
+  /** All that it has said, kept up by a listener that was there before. */
+  readonly text: Readonly<Record<"stdout" | "stderr", string>>;
+  readonly ended: Promise<CliEnd>;
+}
+
+async function waitFor({ child, text, ended }: Said, pattern: RegExp): Promise<void> {
   const { promise: matched, resolve } = Promise.withResolvers<void>();
-  for (const stream of [child.stdout, child.stderr]) {
-    if (stream === null) continue;
-    createInterface({ input: stream }).on("line", (line) => {
-      if (pattern.test(line)) resolve();
-    });
-  }
+  const look = (): void => {
+    const lines = [text.stdout, text.stderr].flatMap((all) => all.split("\n").slice(0, -1));
+    if (lines.some((line) => pattern.test(line))) resolve();
+  };
+  for (const stream of [child.stdout, child.stderr]) stream?.on("data", look);
+  look();
   const early = ended.then(({ stdout, stderr }) => {
     throw new Error(`it ended before it said ${pattern}:\n${stdout}\n${stderr}`);
   });

@@ -37,7 +37,7 @@ test("spawn, ls, exec, eval, ping and kill work on the daemon's sandboxes", asyn
     out: "echo -n x",
     err: "",
   });
-  assert.equal((await cli(["eval", "--id", id, "--", "1", "+", "1"])).out, "1 + 1");
+  assert.equal((await cli(["eval", "--id", id, "--", "1", "+", "1"])).out, "printed\n1 + 1");
   assert.equal(JSON.parse((await cli(["ping", id])).out).agent_lang, "c");
 
   assert.deepEqual(await cli(["kill", id]), { code: 0, out: `✓ ${id}`, err: "" });
