@@ -27,6 +27,7 @@ const skip =
   skipWithout("root", "kvm", "guest-agent");
 
 const dir = await mkdtemp(join(tmpdir(), "forkd-fcr-"));
+await mkdir(join(dir, "cache"));
 after(() => rm(dir, { recursive: true, force: true }));
 
 const engineIn = (jail: JailPolicy | null): FirecrackerEngine =>

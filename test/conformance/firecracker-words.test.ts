@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { skipWithout } from "../helpers/capability.ts";
 import { FakeFirecracker } from "../helpers/fake-firecracker.ts";
 import { FirecrackerTalk, type TalkStep } from "../helpers/firecracker-talk.ts";
@@ -342,16 +342,15 @@ async function makeFiles(dir: string): Promise<void> {
 }
 
 /** In order: later talks load what an earlier one has saved. */
-function answers(who: string, find: () => Promise<string>, skip: string | false): void {
+function answers(who: string, find: () => Promise<string>): void {
   const dir = join(root, who);
   let binary = "";
-  test(`${who}: is there`, { skip }, async () => {
+  before(async () => {
     binary = await find();
     await makeFiles(dir);
   });
   for (const [index, { about, lines, ends = false, needsKvm = false }] of talks.entries()) {
-    const reason = skip || (who === "firecracker" && needsKvm && noKvm);
-    test(`${who}: ${about}`, { skip: reason }, async () => {
+    test(about, { skip: who === "firecracker" && needsKvm && noKvm }, async () => {
       await using talk = await FirecrackerTalk.start(binary, dir, `${index}.api`);
       for (const [method, path, body, answer] of lines) {
         assert.equal(await talk.say([method, path, body]), answer, `${method} ${path}`);
@@ -363,9 +362,12 @@ function answers(who: string, find: () => Promise<string>, skip: string | false)
 
 const makeFake = async (): Promise<string> =>
   (await FakeFirecracker.make(join(root, "fake"))).binary;
-answers("the stand-in", makeFake, skipWithout("compiler"));
-answers(
-  "firecracker",
-  async () => real,
-  real === "" && "needs a Firecracker: npm run test:firecracker -- --binary PATH",
-);
+
+describe("answers of the stand-in", { skip: skipWithout("compiler") }, () => {
+  answers("the stand-in", makeFake);
+});
+
+const noBinary = real === "" && "needs a Firecracker: npm run test:firecracker -- --binary PATH";
+describe("answers of a real Firecracker", { skip: noBinary }, () => {
+  answers("firecracker", async () => real);
+});

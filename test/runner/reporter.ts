@@ -33,6 +33,9 @@ interface Finished {
   };
 }
 
+const isNoted = (note: string | boolean | undefined): boolean =>
+  note !== undefined && note !== false;
+
 const textOf = (note: string | boolean | undefined): string =>
   typeof note === "string" ? note : "";
 
@@ -42,9 +45,12 @@ function describeError(error: Error | undefined): string {
   return cause.stack ?? String(error.cause ?? error.message);
 }
 
-/** A suite fails by itself only when a hook of it failed; its tests are counted on their own. */
+/**
+ * A suite fails by itself only when a hook of it failed; its tests are counted on their own, but
+ * those of one that is skipped are not told of at all.
+ */
 function isSuiteOnly(data: Finished, failed: boolean): boolean {
-  if (data.details.type !== "suite") return false;
+  if (data.details.type !== "suite" || isNoted(data.skip)) return false;
   const error = data.details.error;
   const type = error !== undefined && "failureType" in error ? error.failureType : "";
   return !failed || type === "subtestsFailed";
@@ -60,8 +66,8 @@ function isEmptyFile(data: Finished, failed: boolean): boolean {
 export function toLine(type: string, data: Finished): TestLine | null {
   const failed = type === "test:fail" && data.todo === undefined;
   if (isSuiteOnly(data, failed) || isEmptyFile(data, failed)) return null;
-  const skipped = data.skip !== undefined && data.skip !== false;
-  const todo = data.todo !== undefined && data.todo !== false;
+  const skipped = isNoted(data.skip);
+  const todo = isNoted(data.todo);
   const base = { kind: "test", file: data.file ?? "", name: data.name } as const;
   const durationMs = data.details.duration_ms;
   if (skipped) return { ...base, outcome: "skipped", durationMs, reason: textOf(data.skip) };

@@ -43,6 +43,18 @@ test("passes, failures and skips are told apart, in suites too", async () => {
   assert.equal(lines[2]?.reason, "needs a moon");
 });
 
+test("a suite that is skipped is one skip, with its reason", async () => {
+  const lines = await report(`
+    describe("whole", { skip: "needs a sun" }, () => {
+      test("good", () => {});
+      test("better", () => {});
+    });`);
+  assert.deepEqual(
+    lines.map(({ outcome, name, reason }) => [outcome, name, reason]),
+    [["skipped", "whole", "needs a sun"]],
+  );
+});
+
 test("a file that cannot be loaded is one failure", async () => {
   const lines = await report(`import "./not-there.mjs";`);
   assert.deepEqual(outcomes(lines), ["failed"]);
