@@ -41,6 +41,9 @@ const engineIn = (jail: JailPolicy | null): FirecrackerEngine =>
   });
 const machine = { accel: "kvm", cpu: hostCpu(), vcpus: 1, memoryMib, nic: true } as const;
 
+// Before any test is there: the hook that removes the directory runs after the last one known.
+const noLinux = skip || skipWithout("qemu") || (await whyNoLinux());
+
 const jails = { unjailed: null, jailed: jailDefaults };
 for (const [how, jail] of Object.entries(jails)) {
   const name = `a guest of some instructions is booted, frozen, forked and captured, ${how}`;
@@ -148,7 +151,6 @@ async function whyNoLinux(): Promise<string | false> {
   }
 }
 
-const noLinux = skip || skipWithout("qemu") || (await whyNoLinux());
 if (noLinux !== false) {
   test("engine firecracker, the real one", { skip: noLinux }, () => undefined);
 } else {
