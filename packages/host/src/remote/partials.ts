@@ -1,14 +1,14 @@
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm, stat, truncate } from "node:fs/promises";
+import { mkdir, readdir, rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { isErrno, replaceFile } from "../lib/atomic.ts";
+import { readRecord } from "./record-file.ts";
 import type { ReadFrom } from "./remote.ts";
 
 /** Downloads that stopped and may go on; the ones that were not touched for longest go first. */
 const partialsMax = 8;
 const partialAgeMaxMs = 7 * 24 * 60 * 60 * 1000;
-const recordBytesMax = 4096;
 const namePattern = /^[0-9a-f]{64}\.(part|json|lock)$/;
 
 const recordSchema = z.object({
@@ -40,7 +40,7 @@ export class PartialFile {
    */
   async resumePoint(isHashKnown: boolean): Promise<ReadFrom> {
     const size = await sizeOf(this.file);
-    const record = size === 0 ? undefined : await this.#read();
+    const record = size === 0 ? undefined : await readRecord(this.#record, recordSchema);
     if (record === undefined || (record.version === null && !isHashKnown)) {
       return { offset: 0, version: null };
     }
@@ -58,16 +58,6 @@ export class PartialFile {
   async discard(): Promise<void> {
     await rm(this.#record, { force: true });
     await rm(this.file, { force: true });
-  }
-
-  async #read(): Promise<z.infer<typeof recordSchema> | undefined> {
-    try {
-      const text = await readFile(this.#record, "utf8");
-      return text.length > recordBytesMax ? undefined : recordSchema.parse(JSON.parse(text));
-    } catch {
-      // Without a record that can be read the download begins anew, which is always right.
-      return undefined;
-    }
   }
 }
 

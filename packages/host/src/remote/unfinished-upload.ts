@@ -1,12 +1,11 @@
 import { createHash } from "node:crypto";
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { replaceFile } from "../lib/atomic.ts";
 import { sweepPartials } from "./partials.ts";
+import { readRecord } from "./record-file.ts";
 import type { UploadFile } from "./remote.ts";
-
-const recordBytesMax = 8192;
 
 const recordSchema = z.object({
   format: z.literal(1),
@@ -41,7 +40,7 @@ export class UnfinishedUpload {
   }
 
   async known(shape: UploadShape): Promise<KnownUpload | undefined> {
-    const record = await this.#read();
+    const record = await readRecord(this.#file, recordSchema);
     if (record === undefined) return undefined;
     const isSame =
       record.sha256 === shape.sha256 &&
@@ -59,15 +58,5 @@ export class UnfinishedUpload {
   async forget(): Promise<void> {
     // One that stays names an upload that is gone, which the next run finds out.
     await rm(this.#file, { force: true }).catch(() => undefined);
-  }
-
-  async #read(): Promise<z.infer<typeof recordSchema> | undefined> {
-    try {
-      const text = await readFile(this.#file, "utf8");
-      return text.length > recordBytesMax ? undefined : recordSchema.parse(JSON.parse(text));
-    } catch {
-      // Without a record that can be read the upload begins anew, which is always right.
-      return undefined;
-    }
   }
 }
