@@ -1,6 +1,7 @@
 import { access, constants } from "node:fs/promises";
 import { ForkdError } from "@forkd/api";
 import { deviceNames } from "../../linux/net/plan.ts";
+import { hasCapabilities } from "../../linux/privileges.ts";
 import { frozenMac } from "../card.ts";
 import type { Machine, VmNetwork } from "../engine.ts";
 import type { RequestBody } from "./contract.ts";
@@ -18,9 +19,12 @@ export interface Card {
   readonly tap: string;
 }
 
-/** Whether guests of this host can have a card: only root makes namespaces and taps. */
+/**
+ * Whether guests of this host can have a card: only root makes namespaces (CAP_SYS_ADMIN) and taps
+ * (CAP_NET_ADMIN), and not in every container.
+ */
 export async function canHaveCards(): Promise<boolean> {
-  if (process.getuid?.() !== 0) return false;
+  if (process.getuid?.() !== 0 || !(await hasCapabilities("net_admin", "sys_admin"))) return false;
   return await access(tunDevice, constants.R_OK | constants.W_OK).then(
     () => true,
     () => false,
@@ -31,9 +35,9 @@ export async function canHaveCards(): Promise<boolean> {
 export async function cardOf({ nic }: Machine, network: VmNetwork | null): Promise<Card | null> {
   if (!nic) return null;
   if (await canHaveCards()) return network ?? { netns: null, tap: deviceNames.tap };
-  const message = `a guest with a network card needs root and ${tunDevice} under Firecracker`;
+  const message = `a guest with a network card needs root, with all its capabilities, and ${tunDevice}`;
   throw new ForkdError("permission_denied", message, {
-    hint: "run forkd as root, with the kernel module tun loaded",
+    hint: "run forkd as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, and load the module tun",
   });
 }
 
