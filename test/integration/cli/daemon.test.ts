@@ -115,6 +115,27 @@ test("images and rmi ask the daemon first", async (context) => {
   assert.equal(service.snapshots.size, 0);
 });
 
+test("images says of which snapshots this host has no engine, and why", async (context) => {
+  const { service, cli } = await open(context);
+  const base = service.snapshots.get("base") ?? assert.fail("there is no snapshot");
+  const warning = "it needs firecracker 1.17.0, this host has 1.16.1";
+  service.snapshots.set("other", { ...base, tag: "other", bootable: false, warning });
+  const { out, err } = await cli(["images"]);
+  const statuses = out.split("\n").map((line) => [line.split(" ")[0], line.split(" ").at(-1)]);
+  assert.deepEqual(statuses.sort(), [
+    ["TAG", "STATUS"],
+    ["base", "ready"],
+    ["other", "engine_missing"],
+  ]);
+  assert.equal(err, `warning: other: ${warning}\n==> 2 snapshots, 0 B`);
+  // Programs read what the API says, whose words are upstream's.
+  const listed: { tag: string; status: string; bootable: boolean }[] = JSON.parse(
+    (await cli(["images", "--json"])).out,
+  );
+  const other = listed.find(({ tag }) => tag === "other");
+  assert.deepEqual([other?.status, other?.bootable], ["ready", false]);
+});
+
 test("a wrong token is said, and a token is sent to the daemon only", async (context) => {
   const { port } = await open(context);
   const env = { FORKD_URL: `http://127.0.0.1:${port}`, FORKD_TOKEN: "another-token-entirely" };

@@ -4,7 +4,7 @@ import { daemonServes, findDaemon } from "../daemon.ts";
 import { exitCodes } from "../exit.ts";
 import { formatAge, formatBytes } from "../format.ts";
 import { withService } from "../local.ts";
-import type { Column } from "../table.ts";
+import { type Column, plain } from "../table.ts";
 import { defineVerb } from "../verb.ts";
 
 const none = "-";
@@ -19,8 +19,20 @@ function columns(nowUnix: number): Column<SnapshotInfo>[] {
     { title: "CREATED", cell: (snapshot) => formatAge(snapshot.created_at_unix, nowUnix) },
     { title: "ENGINE", cell: ({ engine, isolation }) => `${engine ?? none}/${isolation ?? none}` },
     { title: "IMAGE", cell: (snapshot) => snapshot.image ?? none },
-    { title: "STATUS", cell: (snapshot) => snapshot.status },
+    { title: "STATUS", cell: (snapshot) => statusOf(snapshot) },
   ];
+}
+
+/** A whole snapshot whose engine this host has not cannot be forked: ready is not the word. */
+function statusOf({ status, bootable }: SnapshotInfo): string {
+  return status === "ready" && !bootable ? "engine_missing" : status;
+}
+
+/** Why some of them cannot be forked. */
+function warnings(snapshots: readonly SnapshotInfo[]): string[] {
+  return snapshots
+    .filter(({ bootable, warning }) => !bootable && warning !== undefined)
+    .map(({ tag, warning = "" }) => plain(`${tag}: ${warning}`));
 }
 
 function sizeOf({ memory_physical_bytes: bytes }: SnapshotInfo): string {
@@ -39,7 +51,10 @@ export const imagesVerb = defineVerb({
   describe: (command) =>
     command
       .name("images")
-      .description("list the snapshots, newest first; SIZE is what is allocated on the disk"),
+      .description(
+        "list the snapshots, newest first; SIZE is what is allocated on the disk, and STATUS " +
+          "engine_missing means that this host has not the engine that froze it",
+      ),
   parse: () => ({}),
   run: async (context) => {
     const { output } = context;
@@ -55,6 +70,7 @@ export const imagesVerb = defineVerb({
       return exitCodes.ok;
     }
     output.table(columns(Date.now() / 1000), snapshots);
+    for (const warning of warnings(snapshots)) output.warn(warning);
     const bytes = snapshots.reduce((sum, item) => sum + (item.memory_physical_bytes ?? 0), 0);
     output.progress(`${snapshots.length} snapshots, ${formatBytes(bytes)}`);
     return exitCodes.ok;
