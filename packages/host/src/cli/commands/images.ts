@@ -51,10 +51,7 @@ export const imagesVerb = defineVerb({
   describe: (command) =>
     command
       .name("images")
-      .description(
-        "list the snapshots, newest first; SIZE is what is allocated on the disk, and STATUS " +
-          "engine_missing means that this host has not the engine that froze it",
-      ),
+      .description("list the snapshots, newest first; SIZE is what is allocated on the disk"),
   parse: () => ({}),
   run: async (context) => {
     const { output } = context;
