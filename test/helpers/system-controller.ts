@@ -25,17 +25,19 @@ export async function prepareController(vm: SystemVm): Promise<void> {
 }
 
 /**
- * Starts the daemon as a unit that leaves its sandboxes running when it is stopped. `more` are
- * `NAME=VALUE`. Resolves when it listens; throws with the end of its journal.
+ * Starts the daemon as a unit that leaves its sandboxes running when it is stopped, and that starts
+ * it again when a signal ends it, as its own unit does. `more` are `NAME=VALUE`. Resolves when it
+ * listens; throws with the end of its journal, at once when it gives up by itself.
  */
 export async function startController(vm: SystemVm, more: readonly string[] = []): Promise<void> {
   const env = [...installed.env, ...more].map((word) => `-E ${word}`);
-  const asUnit = [`systemd-run --unit=${unit} -p KillMode=process`, ...env].join(" ");
+  const asUnit = [`systemd-run --unit=${unit} -p KillMode=process -p Restart=on-abnormal`, ...env].join(" ");
   const since = (await vm.ok("date +%s")).trim();
   await vm.ok(`${asUnit} /files/forkd/bin/forkd-controller serve --token-file /etc/forkd/token`);
   const journal = `journalctl --unit ${unit} --since @${since}`;
-  const { code } = await vm.run(`${journal} --follow --no-tail | grep -m 1 'listening on'`, slow);
-  assert.equal(code, 0, await vm.ok(`${journal} --no-pager | tail -50`));
+  const first = `grep -m 1 -E 'listening on|code=exited'`;
+  const { stdout } = await vm.run(`${journal} --follow --no-tail | ${first}`, slow);
+  assert.match(stdout, /listening on/, await vm.ok(`${journal} --no-pager | tail -50`));
 }
 
 const answerSchema = z.object({ status: z.int(), body: z.unknown() });
