@@ -31,7 +31,8 @@ export async function prepareController(vm: SystemVm): Promise<void> {
  */
 export async function startController(vm: SystemVm, more: readonly string[] = []): Promise<void> {
   const env = [...installed.env, ...more].map((word) => `-E ${word}`);
-  const asUnit = [`systemd-run --unit=${unit} -p KillMode=process -p Restart=on-abnormal`, ...env].join(" ");
+  const properties = "-p KillMode=process -p Restart=on-abnormal";
+  const asUnit = [`systemd-run --unit=${unit} ${properties}`, ...env].join(" ");
   const since = (await vm.ok("date +%s")).trim();
   await vm.ok(`${asUnit} /files/forkd/bin/forkd-controller serve --token-file /etc/forkd/token`);
   const journal = `journalctl --unit ${unit} --since @${since}`;
