@@ -128,7 +128,7 @@ function restore(
   workDir: string,
 ): Promise<RestoredVm> {
   const { machine, memory, vmstateFile } = frozen;
-  const rest = { scratch: [], dieWithParent: true, cgroups: [], network: null };
+  const rest = { scratch: null, dieWithParent: true, cgroups: [], network: null };
   return engine.restore({ workDir, machine, rootImage, memory, vmstateFile, ...rest });
 }
 

@@ -74,7 +74,7 @@ export class Guest {
       rootImage: world.rootImage,
       memory,
       vmstateFile,
-      scratch: [],
+      scratch: null,
       dieWithParent: true,
       cgroups: [],
       network,

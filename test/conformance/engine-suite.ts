@@ -60,7 +60,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         rootImage: subject.rootImage,
         memory: { base: frozen.memoryFile(), overlay: null },
         vmstateFile,
-        scratch: [],
+        scratch: null,
         dieWithParent: true,
         cgroups: [],
         network: null,

@@ -80,7 +80,7 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   const image = { base: file("memory"), overlay: null };
   const restore = async (name: string, memory: MemoryImage, vmstateFile: string) => {
     const workDir = await newDir(name);
-    const rest = { scratch: [], dieWithParent: true, cgroups: [], network: null };
+    const rest = { scratch: null, dieWithParent: true, cgroups: [], network: null };
     const spec = { workDir, machine, rootImage: file("root.img"), memory, vmstateFile };
     return await engine.restore({ ...spec, ...rest });
   };

@@ -8,7 +8,7 @@ const noEnd: VmEnd = { stopped: false, exitCode: null, signal: null, guestOff: n
 export class FakeVm implements Vm {
   readonly process: ProcessIdentity = { pid: 4_000_000, startTicks: 1, bootId: "a-boot" };
   readonly ended: Promise<VmEnd>;
-  readonly scratch = null;
+  readonly scratch = { kind: "file" } as const;
   readonly keepsChannel = true;
   stops = 0;
   resumes = 0;

@@ -127,6 +127,12 @@ bool eval_started(void);
 /* Stream 0: nobody waits for the answer. */
 void eval_send(uint32_t stream, const char *code, size_t len);
 
+/* disk.c: what a test has the guest do with its scratch disk. */
+#define DISK_WORDS_MAX 128
+bool disk_is_order(const char *code, size_t len);
+/* `said`: what was read; or, when it is false, what is wrong. */
+bool disk_obey(const char *code, size_t len, char said[DISK_WORDS_MAX]);
+
 /* faults.c: what the test wants to go wrong. */
 void faults_read(void);
 void faults_note(const char *method, const char *path, const char *body, size_t len);

@@ -155,7 +155,7 @@ describe("failures of Firecracker", { skip }, () => {
       ...spec,
       dieWithParent: true,
       cgroups: [],
-      scratch: [],
+      scratch: null,
       network: null,
     });
     await assertFails(again, (error: unknown) => error instanceof Error);

@@ -50,7 +50,7 @@ describe("a capture with a disk that moves", { skip }, () => {
           pages: bench.path("pages"),
           extents: bench.path("extents"),
         },
-        disks: [{ node: "old", overlay: "new" }],
+        disks: [{ kind: "pivot", node: "old", overlay: "new" }],
         maxPauseMs: null,
         durable: false,
         beforeStop: async () => undefined,

@@ -10,13 +10,14 @@ import { onlyEngine, openEngines, preferEngines } from "@forkd/host/fork/engines
 import { makeTmpDir } from "../../helpers/tmp.ts";
 
 const kernel: BootKernel = { vmlinuz: "/k", initrd: "/i" };
-const needs = { kernel, scratch: false };
+const needs = { kernel };
 
 /** An engine that only probes. */
 function engine(name: EngineName, failure: ForkdError | null = null): Engine {
   const unused = (): never => assert.fail(`${name} is only probed`);
   return {
     name,
+    scratch: name === "qemu" ? "layers" : "file",
     version: unused,
     probe: async () => {
       if (failure !== null) throw failure;
@@ -50,16 +51,6 @@ test("auto falls back to QEMU, and says why", async () => {
   const { engine: chosen, probe } = await preferEngines(all, "auto").choose(needs);
   assert.equal(chosen.name, "qemu");
   assert.deepEqual(probe.reasons, ["qemu ran", "Firecracker is not installed"]);
-});
-
-test("a parent with a scratch disk gets QEMU, and it says why", async () => {
-  const all = { qemu: engine("qemu"), firecracker: engine("firecracker") };
-  const { engine: chosen, probe } = await preferEngines(all, "auto").choose({
-    kernel,
-    scratch: true,
-  });
-  assert.equal(chosen.name, "qemu");
-  assert.match(probe.reasons.join(), /scratch disk/);
 });
 
 test("a failure that is no absence is not covered up", async () => {

@@ -104,7 +104,6 @@ async function engine(scope: DoctorScope): Promise<Finding> {
     const guest = await resolveKernel(paths);
     const { probe } = await openEngines(paths, engines, path).choose({
       kernel: guest,
-      scratch: false,
     });
     const said = `new parents: ${probe.engine} ${probe.version} with ${probe.accel}`;
     if (probe.accel === "kvm") return pass(`${said}; ${probe.reasons.join("; ")}`);

@@ -40,6 +40,26 @@ export interface DiskLayer {
   readonly format: "raw" | "qcow2";
 }
 
+/**
+ * What an engine makes scratch disks of. `layers`: a VM writes to the last of a chain of files, and
+ * a capture puts another one on it. `file`: each VM has a whole raw file of its own, of which a
+ * capture takes a copy.
+ */
+export type ScratchKind = "layers" | "file";
+
+/** What a child's scratch disk begins with; an engine takes what is of its own kind. */
+export type ChildScratch =
+  | {
+      readonly kind: "layers";
+      /** Oldest first. The last, a qcow2, must not exist: it is made, and this VM's alone. */
+      readonly layers: readonly DiskLayer[];
+    }
+  | {
+      readonly kind: "file";
+      /** A raw file, of which the VM gets a copy; it is never written. */
+      readonly frozen: string;
+    };
+
 /** A parent to boot. Its RAM lives in `memoryFile`, which is complete once the VM is stopped. */
 export interface BootSpec {
   readonly workDir: string;
@@ -50,7 +70,10 @@ export interface BootSpec {
   readonly memoryFile: string;
   /** Bytes of the overlay's upper layer; null leaves the guest's default. */
   readonly upperMib: number | null;
-  /** A raw file with an empty ext4, which the upper layer is on then; null has it in RAM. */
+  /**
+   * A raw file with an empty ext4, which the upper layer is on then; null has it in RAM. The file
+   * may be elsewhere while the VM runs, and is there again, as it was left, once its state is saved.
+   */
   readonly scratch: DiskLayer | null;
 }
 
@@ -88,12 +111,8 @@ export interface RestoreSpec {
   readonly rootImage: string;
   readonly memory: MemoryImage;
   readonly vmstateFile: string;
-  /**
-   * The scratch disk's layers, oldest first. The last, a qcow2, must not exist: it is made, and
-   * written by this VM alone; the others are never written again. Empty if the parent had no such
-   * disk: devices must be equal.
-   */
-  readonly scratch: readonly DiskLayer[];
+  /** Null if the parent had no such disk: devices must be equal. */
+  readonly scratch: ChildScratch | null;
   /** The VMM ends when this process does: for owners that keep no records. */
   readonly dieWithParent: boolean;
   /** cgroup.procs files: the VMM is in these groups before it runs. */
@@ -133,19 +152,33 @@ export interface RestoreTimings {
 
 /** A disk whose writes go elsewhere from the captured instant on. */
 export interface DiskPivot {
+  readonly kind: "pivot";
   /** The engine's name of what the disk writes to until now. */
   readonly node: string;
   /** The engine's name of what takes its writes from then on; made before the capture. */
   readonly overlay: string;
 }
 
+/** A disk that is copied, holes and all, as it is at the captured instant. */
+export interface DiskCopy {
+  readonly kind: "copy";
+  /** A new file, which must not exist. */
+  readonly to: string;
+  /** The size of the disk. */
+  readonly bytes: number;
+}
+
+/** What a capture does with a disk. */
+export type DiskCapture = DiskPivot | DiskCopy;
+
 /** A layer of a running VM's scratch disk. Numbers grow with age, and are never given twice. */
 export interface NumberedLayer extends DiskLayer {
   readonly number: number;
 }
 
-/** The scratch disk of a running VM. Its methods throw engine_failed, disk_full. */
-export interface ScratchDisk {
+/** The layered scratch disk of a running VM. Its methods throw engine_failed, disk_full. */
+export interface LayeredScratch {
+  readonly kind: "layers";
   /** The number of the layer that is written now: at the restore, the place of the last one. */
   top(): Promise<number>;
   /** Makes the file of a layer and has it ready to take the writes of `under` in a capture. */
@@ -158,6 +191,14 @@ export interface ScratchDisk {
   /** Pulls all that lies between `base` and the top into the top, while the guest goes on. */
   merge(range: { readonly top: number; readonly base: number }): Promise<void>;
 }
+
+/** A scratch disk that is one file: there is nothing to it between captures. */
+export interface FileScratch {
+  readonly kind: "file";
+}
+
+/** How the scratch disk of a running VM is captured, if it has one. */
+export type ScratchDisk = LayeredScratch | FileScratch;
 
 /** New files, none of which may exist. */
 export interface CaptureFiles {
@@ -176,7 +217,8 @@ export interface CaptureSpec {
   /** What the VM was restored from. */
   readonly image: MemoryImage;
   readonly files: CaptureFiles;
-  readonly disks: readonly DiskPivot[];
+  /** Pivots for an engine whose scratch disks are layers, copies for one where they are files. */
+  readonly disks: readonly DiskCapture[];
   /** Rather than stand for longer, the VM runs on and the capture fails; null: no such bound. */
   readonly maxPauseMs: number | null;
   /** Whether the files are on the disk, not only in its cache, when the capture is done. */
@@ -220,8 +262,7 @@ export interface CaptureResult {
 export interface Vm {
   readonly process: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
-  /** Null where the engine has none that can be branched. */
-  readonly scratch: ScratchDisk | null;
+  readonly scratch: ScratchDisk;
   /**
    * Whether the agent's channel outlasts a pause. Where it does not, it ends with a ChannelReset
    * when the guest runs again, before a capture's `afterResume`.
@@ -262,6 +303,7 @@ export interface RestoredVm extends Vm {
  */
 export interface Engine {
   readonly name: EngineName;
+  readonly scratch: ScratchKind;
   /** The installed version, which saved state is bound to. Throws engine_unavailable. */
   version(): Promise<string>;
   /** Tries what works here. Throws engine_unavailable when nothing does. */

@@ -53,8 +53,7 @@ export async function bake(deps: ForkDeps, order: BakeOrder): Promise<SnapshotIn
       vmlinuz: request.kernel?.vmlinuz ?? null,
       initrd: request.kernel?.initrd ?? null,
     });
-    const scratch = request.scratchMib !== undefined;
-    const { engine, probe } = await deps.engines.choose({ kernel, scratch });
+    const { engine, probe } = await deps.engines.choose({ kernel });
     const machine = engine.machine(probe, request);
     const staging = await reservation.stageBase();
     deps.onStep("bake_staged");

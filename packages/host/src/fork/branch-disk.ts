@@ -1,7 +1,14 @@
 import { chmod, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { ForkdError, type SandboxId } from "@forkd/api";
-import type { DiskPivot, NumberedLayer, ScratchDisk } from "../engine/engine.ts";
+import type {
+  DiskCapture,
+  DiskLayer,
+  DiskPivot,
+  LayeredScratch,
+  NumberedLayer,
+} from "../engine/engine.ts";
+import { scratchLayerFile } from "../store/layout.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { type Child, sharedFiles } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
@@ -18,26 +25,30 @@ export interface DiskOwner {
   readonly id: SandboxId;
   readonly child: Child;
   readonly parent: Snapshot;
+  /** Where the new snapshot is put together. */
+  readonly dir: string;
 }
 
 /**
- * The part of one branch that the scratch disk has: the layer that the guest writes is frozen at
- * the captured instant, and a new one takes its place. The record says beforehand what the new one
- * will be; after a crash the VMM says whether it is.
+ * The part of one branch that the scratch disk has.
+ *
+ * A disk of layers: the one that the guest writes is frozen at the captured instant, and a new one
+ * takes its place. The record says beforehand what the new one will be; after a crash the VMM says
+ * whether it is. A disk that is a file: the capture copies it to where the snapshot has it.
  */
 export class DiskTurn {
-  readonly pivots: readonly DiskPivot[];
-  /** Oldest first; none of them is written after the pivot. */
-  readonly frozen: readonly NumberedLayer[];
+  readonly captures: readonly DiskCapture[];
+  /** Oldest first; none of them is written after the capture. */
+  readonly frozen: readonly DiskLayer[];
   readonly #owner: DiskOwner;
-  readonly #next: NumberedLayer | null;
+  readonly #pivot: PivotPlan | null;
   #pivoted = false;
 
-  private constructor(owner: DiskOwner, plan: DiskPlan | null) {
+  private constructor(owner: DiskOwner, plan: DiskPlan) {
     this.#owner = owner;
-    this.pivots = plan === null ? [] : [plan.pivot];
-    this.frozen = plan?.layers ?? [];
-    this.#next = plan?.next ?? null;
+    this.captures = plan.captures;
+    this.frozen = plan.frozen;
+    this.#pivot = plan.pivot;
   }
 
   /** Throws chain_too_long, disk_full, engine_failed. */
@@ -55,50 +66,83 @@ export class DiskTurn {
    * the new snapshot will read.
    */
   async settle(): Promise<void> {
-    const next = this.#next;
-    if (next === null) return;
+    if (this.#pivot === null) return;
+    const { scratch, layers, next } = this.#pivot;
     const { deps, id, child, parent } = this.#owner;
     if (!this.#pivoted) {
-      await requireScratch(child).drop([next.number]);
+      await scratch.drop([next.number]);
       await rm(next.file, { force: true });
       await child.journal.write({ nextLayer: null });
       return;
     }
-    await child.journal.write({ diskLayers: [...this.frozen, next], nextLayer: null });
-    await Promise.all(ownOf(child, this.frozen).map(({ file }) => chmod(file, 0o400)));
-    const frozen = this.frozen.map(({ file }) => file);
+    await child.journal.write({ diskLayers: [...layers, next], nextLayer: null });
+    await Promise.all(ownOf(child, layers).map(({ file }) => chmod(file, 0o400)));
+    const frozen = layers.map(({ file }) => file);
     await deps.disks.admit(child.vm, id, [...sharedFiles(parent), ...frozen]);
   }
 }
 
 interface DiskPlan {
+  readonly captures: readonly DiskCapture[];
+  readonly frozen: readonly DiskLayer[];
+  /** For a disk of layers. */
+  readonly pivot: PivotPlan | null;
+}
+
+interface PivotPlan {
+  readonly scratch: LayeredScratch;
   readonly layers: readonly NumberedLayer[];
   readonly next: NumberedLayer;
   readonly pivot: DiskPivot;
 }
 
-/** Null for a sandbox without a scratch disk. */
-async function planTurn({ child, parent }: DiskOwner): Promise<DiskPlan | null> {
+async function planTurn(owner: DiskOwner): Promise<DiskPlan> {
+  const { child, parent, dir } = owner;
+  if (parent.scratch === null) return { captures: [], frozen: [], pivot: null };
+  const bytes = parent.scratch.sizeMib * 1024 * 1024;
+  const { scratch } = child.vm;
+  switch (scratch.kind) {
+    case "layers": {
+      const pivot = await planPivot(owner, scratch, bytes);
+      return { captures: [pivot.pivot], frozen: pivot.layers, pivot };
+    }
+    case "file": {
+      const to = join(dir, scratchLayerFile(0));
+      const captures = [{ kind: "copy", to, bytes }] as const;
+      return { captures, frozen: [{ file: to, format: "raw" }], pivot: null };
+    }
+  }
+}
+
+async function planPivot(
+  { child, parent }: DiskOwner,
+  scratch: LayeredScratch,
+  bytes: number,
+): Promise<PivotPlan> {
   const { journal } = child;
-  if (journal.record.diskLayers.length === 0 || parent.scratch === null) return null;
-  const scratch = requireScratch(child);
-  const layers = await merged(child, await currentLayers(child));
+  const disk = { child, scratch };
+  const layers = await merged(disk, await currentLayers(disk));
   requireDepth(parent.tag, layers.length);
   const top = topOf(layers);
   const number = Math.max(top.number, journal.record.nextLayer?.number ?? 0) + 1;
   const next = { ...ownLayer(journal.workDir, number), number };
   await journal.write({ diskLayers: layers, nextLayer: next });
-  const bytes = parent.scratch.sizeMib * 1024 * 1024;
-  return { layers, next, pivot: await scratch.add(next, { under: top.number, bytes }) };
+  const pivot = await scratch.add(next, { under: top.number, bytes });
+  return { scratch, layers, next, pivot };
+}
+
+interface LayeredDisk {
+  readonly child: Child;
+  readonly scratch: LayeredScratch;
 }
 
 /** What the disk consists of, by the word of the VMM: the record may be one layer behind. */
-async function currentLayers(child: Child): Promise<readonly NumberedLayer[]> {
+async function currentLayers({ child, scratch }: LayeredDisk): Promise<readonly NumberedLayer[]> {
   const { diskLayers, nextLayer } = child.journal.record;
-  const top = await requireScratch(child).top();
+  const top = await scratch.top();
   if (topOf(diskLayers).number === top) {
     if (nextLayer === null) return diskLayers;
-    await requireScratch(child).drop([nextLayer.number]);
+    await scratch.drop([nextLayer.number]);
     await rm(nextLayer.file, { force: true });
     return diskLayers;
   }
@@ -108,7 +152,7 @@ async function currentLayers(child: Child): Promise<readonly NumberedLayer[]> {
 
 /** Many layers of the sandbox's own become one. What snapshots have of them stays as it is. */
 async function merged(
-  child: Child,
+  { child, scratch }: LayeredDisk,
   layers: readonly NumberedLayer[],
 ): Promise<readonly NumberedLayer[]> {
   const own = ownOf(child, layers);
@@ -116,10 +160,10 @@ async function merged(
   const below = layers.slice(0, layers.length - own.length);
   const top = topOf(layers);
   const between = own.slice(0, -1);
-  await requireScratch(child).merge({ top: top.number, base: topOf(below).number });
+  await scratch.merge({ top: top.number, base: topOf(below).number });
   const left = [...below, top];
   await child.journal.write({ diskLayers: left });
-  await requireScratch(child).drop(between.map(({ number }) => number));
+  await scratch.drop(between.map(({ number }) => number));
   for (const { file } of between) await rm(file, { force: true });
   return left;
 }
@@ -132,9 +176,4 @@ function topOf(layers: readonly NumberedLayer[]): NumberedLayer {
   const top = layers.at(-1);
   if (top !== undefined) return top;
   throw new ForkdError("internal", "a scratch disk has no layers");
-}
-
-function requireScratch({ vm }: Child): ScratchDisk {
-  if (vm.scratch !== null) return vm.scratch;
-  throw new ForkdError("engine_failed", "this engine cannot branch a guest with a scratch disk");
 }

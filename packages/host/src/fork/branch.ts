@@ -48,7 +48,7 @@ export async function branchChild(order: BranchOrder): Promise<SnapshotInfo> {
       ? await reservation.stageFlat(parent)
       : await reservation.stageLink(parent);
   deps.onStep("branch_staged");
-  const disk = await DiskTurn.begin(order);
+  const disk = await DiskTurn.begin({ ...order, dir: staging.dir });
   const captured = await captureAndSettle(order, { session, staging, disk });
   await keepLayers(disk.frozen, staging.dir);
   deps.onStep("branch_captured");
@@ -136,7 +136,7 @@ async function capture(
       pages: staging.memoryFile,
       extents: staging.extentsFile,
     },
-    disks: disk.pivots,
+    disks: disk.captures,
     maxPauseMs: options.maxPauseMs,
     // Publishing syncs all files together.
     durable: false,

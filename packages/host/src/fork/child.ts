@@ -20,7 +20,7 @@ import { outOfMemoryCause } from "./end-cause.ts";
 import { attachAgent, whileAlive } from "./guest-link.ts";
 import type { Journal } from "./journal.ts";
 import type { ChildNetwork } from "./network.ts";
-import { childLayers } from "./scratch.ts";
+import { childScratch, recordedLayers } from "./scratch.ts";
 import type { ChildTimings } from "./service.ts";
 
 /** What a start works with. */
@@ -142,11 +142,13 @@ async function restore(
     limits: group.limits,
     memory_limit_mib: group.limits.memory_limit_mib,
   };
-  const scratch = childLayers(snapshot, journal.workDir);
-  await journal.write({ info, diskLayers: scratch.map((layer, number) => ({ ...layer, number })) });
+  const engine = deps.engines.get(snapshot.manifest.engine.name);
+  const { workDir } = journal;
+  const scratch = childScratch(snapshot, { kind: engine.scratch, workDir });
+  await journal.write({ info, diskLayers: recordedLayers(scratch) });
   signal.throwIfAborted();
-  const vm = await deps.engines.get(snapshot.manifest.engine.name).restore({
-    workDir: journal.workDir,
+  const vm = await engine.restore({
+    workDir,
     machine: machineOf(snapshot),
     rootImage: snapshot.rootImage,
     memory: snapshot.memory,

@@ -18,8 +18,6 @@ export interface ChosenEngine {
 
 export interface ParentNeeds {
   readonly kernel: BootKernel;
-  /** Whether the parent gets a scratch disk, which not every engine has. */
-  readonly scratch: boolean;
 }
 
 /** The VMMs of this host. */
@@ -77,7 +75,6 @@ export function preferEngines(
     get: (name) => engines[name],
     choose: async (needs) => {
       if (choice !== "auto") return await chosen(choice, needs);
-      if (needs.scratch) return withReason(await chosen("qemu", needs), noScratch);
       try {
         return await chosen("firecracker", needs);
       } catch (error) {
@@ -88,8 +85,6 @@ export function preferEngines(
     },
   };
 }
-
-const noScratch = "Firecracker: a scratch disk is for QEMU only";
 
 function withReason({ engine, probe }: ChosenEngine, reason: string): ChosenEngine {
   return { engine, probe: { ...probe, reasons: [...probe.reasons, reason] } };

@@ -1,7 +1,7 @@
 import { copyFile, constants as fsConstants, link } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError, limits } from "@forkd/api";
-import type { DiskLayer } from "../engine/engine.ts";
+import type { ChildScratch, DiskLayer, NumberedLayer, ScratchKind } from "../engine/engine.ts";
 import { makeEmptyExt4 } from "../image/ext4.ts";
 import { isErrno } from "../lib/atomic.ts";
 import { scratchLayerFile } from "../store/layout.ts";
@@ -20,11 +20,39 @@ export async function makeParentScratch(
   return { file, format: "raw" };
 }
 
-/** The layers of a child's disk, the last of which is its own and not there yet. */
-export function childLayers({ tag, scratch }: Snapshot, workDir: string): readonly DiskLayer[] {
-  if (scratch === null) return [];
-  requireDepth(tag, scratch.layers.length);
-  return [...scratch.layers, ownLayer(workDir, scratch.layers.length)];
+/**
+ * What the disk of a child begins with, as its engine takes it. Throws chain_too_long;
+ * snapshot_incompatible for layers that are for another kind of engine.
+ */
+export function childScratch(
+  { tag, scratch }: Pick<Snapshot, "tag" | "scratch">,
+  { kind, workDir }: { readonly kind: ScratchKind; readonly workDir: string },
+): ChildScratch | null {
+  if (scratch === null) return null;
+  const { layers } = scratch;
+  switch (kind) {
+    case "layers":
+      requireDepth(tag, layers.length);
+      return { kind, layers: [...layers, ownLayer(workDir, layers.length)] };
+    case "file":
+      return { kind, frozen: onlyRaw(tag, layers) };
+  }
+}
+
+/** The layers that a record has to name; a disk that is one file has none. */
+export function recordedLayers(scratch: ChildScratch | null): readonly NumberedLayer[] {
+  if (scratch === null || scratch.kind === "file") return [];
+  return scratch.layers.map((layer, number) => ({ ...layer, number }));
+}
+
+/** What a pack says of a disk is not ours: a qcow2 that is read as raw is another disk. */
+function onlyRaw(tag: string, layers: readonly DiskLayer[]): string {
+  const [only, ...more] = layers;
+  if (only?.format === "raw" && more.length === 0) return only.file;
+  const message = `the scratch disk of '${tag}' is ${layers.length} layers, its engine has files`;
+  throw new ForkdError("snapshot_incompatible", message, {
+    hint: `remove it and bake it again: forkd rmi ${tag}`,
+  });
 }
 
 /** What a sandbox writes at a place of its disk's chain, from its birth or a branch on. */

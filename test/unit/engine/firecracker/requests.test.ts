@@ -53,11 +53,15 @@ test("a card is loaded with the tap of its own network, where a release can", ()
 });
 
 test("a guest is told where its agent listens, and that a reset ends its machine", () => {
-  const words = kernelCommandLine(null).split(" ");
+  const plain = { upperMib: null, scratch: null };
+  const words = kernelCommandLine(plain).split(" ");
   for (const word of ["reboot=k", "forkd.root=vda", "forkd.channel=vsock:1024"]) {
     assert.ok(words.includes(word), word);
   }
-  assert.ok(kernelCommandLine(64).endsWith(" forkd.upper_mib=64"));
+  assert.ok(kernelCommandLine({ ...plain, upperMib: 64 }).endsWith(" forkd.upper_mib=64"));
+  const scratch = { file: "/s/scratch.0", format: "raw" } as const;
+  assert.ok(kernelCommandLine({ ...plain, scratch }).endsWith(" forkd.scratch=vdb"));
+  assert.equal(words.join(" ").includes("scratch"), false);
 });
 
 test("the jailer is told whom, where and how much, and seccomp is never taken off", () => {
@@ -66,7 +70,7 @@ test("the jailer is told whom, where and how much, and seccomp is never taken of
     binary: "/opt/firecracker",
     workDir: "/w/sb-1",
     user: { uid: 820_007, gid: 820_000 },
-    memoryMib: 512,
+    largestFileBytes: 512 * 1024 * 1024,
   });
   const after = (name: string): string | undefined => argv[argv.indexOf(name) + 1];
   assert.equal(argv[0], "/opt/jailer");

@@ -8,7 +8,6 @@ import { machineCpu } from "./cpu.ts";
 import { agentPort, type Provided, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
-import { requireNoScratch } from "./restore.ts";
 import { listenForKnock } from "./sockets.ts";
 import { FirecrackerVm } from "./vm.ts";
 
@@ -17,11 +16,10 @@ const guestCid = 3;
 
 /** Starts a parent. It runs when this resolves; its agent knocks when it has booted. */
 export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Promise<BootedVm> {
-  requireNoScratch(spec.scratch !== null);
   await createRamFile(spec.memoryFile, spec.machine.memoryMib);
   const card = await cardOf(spec.machine, null);
   const started = performance.now();
-  const { process, api, journal } = await launch(host, {
+  const { process, api, journal, diskBytes } = await launch(host, {
     workDir: spec.workDir,
     memoryMib: spec.machine.memoryMib,
     dieWithParent: true,
@@ -30,6 +28,7 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
     stdout: "us",
     files: bootFiles(spec),
     jailFiles: [],
+    disk: spec.scratch && { file: spec.scratch.file, name: vmFiles.scratch, by: "move" },
   });
   const consoleTail = keepTail(process.stdout);
   const knock = await process.orDeath(listenForKnock(journal.dir, journal.note.user), "boot");
@@ -45,7 +44,11 @@ export async function bootFirecracker(host: FirecrackerHost, spec: BootSpec): Pr
     journal,
     timings: { processMs: elapsed, restoredMs: elapsed },
     consoleTail,
-    booted: { memoryFile: spec.memoryFile, ready: knock.heard },
+    booted: {
+      memoryFile: spec.memoryFile,
+      scratch: spec.scratch && { file: spec.scratch.file, bytes: diskBytes },
+      ready: knock.heard,
+    },
     running: true,
     fresh: false,
   });
@@ -80,10 +83,20 @@ async function configure(api: FirecrackerApi, spec: BootSpec, card: Card | null)
     is_root_device: false,
     is_read_only: true,
   });
+  // After the root: the guest finds disks in the order in which they were named.
+  if (spec.scratch !== null) await api.call("drive", scratchRequest);
   if (card !== null) await api.call("networkInterface", cardRequest(card));
   await api.call("vsock", { guest_cid: guestCid, uds_path: vmFiles.vsock });
   await api.call("entropy", {});
 }
+
+/** A guest's flushes end in the host's cache, which is the default: `cache_type` Unsafe. */
+const scratchRequest: RequestBody<"drive"> = {
+  drive_id: "scratch",
+  path_on_host: vmFiles.scratch,
+  is_root_device: false,
+  is_read_only: false,
+};
 
 /** It reads and places the whole kernel before it answers: as long as a load, not at once. */
 export async function startInstance(api: FirecrackerApi, host: FirecrackerHost): Promise<void> {
@@ -95,12 +108,13 @@ function bootSource(spec: BootSpec): RequestBody<"bootSource"> {
   return {
     kernel_image_path: vmFiles.kernel,
     initrd_path: vmFiles.initrd,
-    boot_args: kernelCommandLine(spec.upperMib),
+    boot_args: kernelCommandLine(spec),
   };
 }
 
 /** A reset ends Firecracker (`reboot=k`, upstream's docs); devices are found by ACPI. */
-export function kernelCommandLine(upperMib: number | null): string {
+export function kernelCommandLine(spec: Pick<BootSpec, "upperMib" | "scratch">): string {
+  const { upperMib, scratch } = spec;
   return [
     "console=ttyS0",
     "quiet",
@@ -116,6 +130,7 @@ export function kernelCommandLine(upperMib: number | null): string {
     "nowatchdog",
     "forkd.root=vda",
     `forkd.channel=vsock:${agentPort}`,
+    ...(scratch === null ? [] : ["forkd.scratch=vdb"]),
     ...(upperMib === null ? [] : [`forkd.upper_mib=${upperMib}`]),
   ].join(" ");
 }

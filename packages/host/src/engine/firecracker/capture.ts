@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { run } from "../../lib/exec.ts";
 import { nativeTool } from "../../lib/native.ts";
-import type { CaptureResult, CaptureSpec } from "../engine.ts";
+import type { CaptureResult, CaptureSpec, DiskCopy } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
 import { FirecrackerApi } from "./api.ts";
 import { canDiff } from "./epoch.ts";
-import { copySparse, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
+import { copyDisk, copySparse, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
 import { sendReset, takeDiff, takeFull } from "./save.ts";
@@ -66,9 +66,6 @@ async function requirePossible({ host, journal }: CaptureTarget, spec: CaptureSp
       hint: "branch with mode diff",
     });
   }
-  if (spec.disks.length > 0) {
-    throw new ForkdError("engine_failed", "Firecracker cannot branch a guest with a scratch disk");
-  }
   for (const path of filesOf(spec)) {
     if (await exists(path)) throw new ForkdError("engine_failed", `${path} exists already`);
   }
@@ -105,6 +102,7 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
       if (canDiff(journal.epoch)) await takeDiff(save);
       else await takeFull(save);
       isSaved = true;
+      await copyDisks(target, spec, pausedAt);
     } finally {
       await letGoOn(target, isSaved);
       resumedAt = performance.now();
@@ -143,11 +141,53 @@ async function letGoOn(target: CaptureTarget, isSaved: boolean): Promise<void> {
   }
 }
 
+/**
+ * After the snapshot, not before: what the guest has asked of its disk when it is paused may be
+ * done until the snapshot begins, and then the saved RAM says that it is done. What is done after
+ * it, the saved RAM still asks for, and a fork does it again: the same bytes in the same place.
+ */
+async function copyDisks(
+  { journal }: CaptureTarget,
+  spec: CaptureSpec,
+  pausedAt: number,
+): Promise<void> {
+  const from = join(journal.dir, vmFiles.scratch);
+  using budget = pauseBudget(spec, pausedAt);
+  for (const { to, bytes } of copiesOf(spec)) {
+    await copyDisk({ from, to, bytes, signal: budget.signal });
+  }
+}
+
+/** Throws engine_failed for a disk whose writes are to go elsewhere: ours have nowhere else. */
+function copiesOf({ disks }: CaptureSpec): readonly DiskCopy[] {
+  return disks.map((disk) => {
+    if (disk.kind === "copy") return disk;
+    throw new ForkdError("engine_failed", "a scratch disk of Firecracker is captured by a copy");
+  });
+}
+
+/** Aborts with the caller's signal, or when the guest has stood for as long as it may. */
+function pauseBudget(spec: CaptureSpec, pausedAt: number) {
+  const over = new AbortController();
+  const { signal, maxPauseMs } = spec;
+  const leftMs = maxPauseMs === null ? null : maxPauseMs - (performance.now() - pausedAt);
+  const stop = (): void => over.abort(tooLong(performance.now() - pausedAt, maxPauseMs ?? 0));
+  const timer = leftMs === null ? undefined : setTimeout(stop, Math.max(0, leftMs));
+  return {
+    signal: signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]),
+    [Symbol.dispose]: (): void => clearTimeout(timer),
+  };
+}
+
 /** Firecracker cannot give up a snapshot: a pause that was too long is refused after it. */
 function requireBudget(pauseMs: number, { maxPauseMs }: CaptureSpec): void {
   if (maxPauseMs === null || pauseMs <= maxPauseMs) return;
+  throw tooLong(pauseMs, maxPauseMs);
+}
+
+function tooLong(pauseMs: number, maxPauseMs: number): ForkdError {
   const message = `the guest stood for ${Math.round(pauseMs)} ms, more than ${maxPauseMs} ms`;
-  throw new ForkdError("branch_budget_exceeded", message);
+  return new ForkdError("branch_budget_exceeded", message);
 }
 
 /** The pages of the capture: of a whole RAM as it is, or the changes, or those over the image. */
@@ -177,14 +217,19 @@ async function writeExtents(
   throw new ForkdError("engine_failed", "forkd-sparse did not say what it found");
 }
 
-async function syncFiles({ files }: CaptureSpec): Promise<void> {
-  for (const path of [files.vmstate, files.pages]) {
+async function syncFiles(spec: CaptureSpec): Promise<void> {
+  const { vmstate, pages } = spec.files;
+  for (const path of [vmstate, pages, ...copiesOf(spec).map(({ to }) => to)]) {
     await using handle = await open(path, "r");
     await handle.sync();
   }
 }
 
-const filesOf = ({ files }: CaptureSpec): string[] => [files.vmstate, files.pages, files.extents];
+/** All that a capture makes. */
+function filesOf(spec: CaptureSpec): string[] {
+  const { vmstate, pages, extents } = spec.files;
+  return [vmstate, pages, extents, ...copiesOf(spec).map(({ to }) => to)];
+}
 
 async function removeFiles(spec: CaptureSpec): Promise<void> {
   await Promise.all(filesOf(spec).map((path) => rm(path, { force: true })));

@@ -57,6 +57,7 @@ export interface FirecrackerOptions {
 /** Firecracker, with KVM. */
 export class FirecrackerEngine implements Engine {
   readonly name = "firecracker";
+  readonly scratch = "file";
   readonly #options: FirecrackerOptions;
   readonly #users: JailUsers | null;
   readonly #broker: VmmBroker;

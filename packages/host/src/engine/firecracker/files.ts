@@ -1,6 +1,6 @@
 import { constants } from "node:fs";
-import { chmod, chown, open, rename, rm, stat, symlink } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, chown, type FileHandle, open, rename, rm, stat, symlink } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../../lib/atomic.ts";
 import { run } from "../../lib/exec.ts";
@@ -18,6 +18,8 @@ export const vmFiles = {
   kernel: "vmlinux",
   initrd: "initrd",
   root: "root.img",
+  /** The scratch disk, the only file that a guest writes. */
+  scratch: "scratch.img",
   /** What a child is loaded from. */
   memory: "memory.img",
   vmstate: "vmstate",
@@ -95,21 +97,50 @@ async function requireFile(
 ): Promise<{ size: number }> {
   const stats = await handle.stat();
   if (stats.isFile()) return stats;
-  throw new ForkdError("engine_failed", `${path} is not the file that Firecracker was to write`);
+  throw notWritten(path);
+}
+
+function notWritten(path: string): ForkdError {
+  const message = `${path} is not the file that Firecracker was to write`;
+  return new ForkdError("engine_failed", message);
 }
 
 /** Throws engine_failed unless a VMM wrote a plain file of exactly that size. */
 export async function requireMemory(path: string, bytes: number): Promise<void> {
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  await using handle = await open(path, flags);
-  const { size } = await requireFile(handle, path);
-  if (size === bytes) return;
-  const message = `Firecracker wrote ${size} bytes of memory, the guest has ${bytes}`;
-  throw new ForkdError("engine_failed", message);
+  await (await openSized(path, bytes)).close();
 }
 
-/** Moves a checked file out of a VMM's directory, and makes it ours; `to` is replaced. */
-export async function moveOut(from: string, to: string): Promise<void> {
+/** Opens a file that a VMM wrote. Throws engine_failed unless it is plain and of that size. */
+async function openSized(path: string, bytes: number): Promise<FileHandle> {
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  const handle = await open(path, flags).catch((error: unknown) => {
+    // A symbolic link, a socket: see open(2).
+    throw isErrno(error, "ELOOP") || isErrno(error, "ENXIO") ? notWritten(path) : error;
+  });
+  try {
+    const { size } = await requireFile(handle, path);
+    if (size === bytes) return handle;
+    const message = `${basename(path)} of Firecracker has ${size} bytes, and not ${bytes}`;
+    throw new ForkdError("engine_failed", message);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/**
+ * Moves a file of that size out of a VMM's directory, and makes it ours; `to` is replaced. It is
+ * looked at once it is out, where whoever runs in a jail cannot put another one in its place.
+ */
+export async function moveOut(from: string, to: string, bytes: number): Promise<void> {
+  await move(from, to);
+  await using handle = await openSized(to, bytes);
+  const self = { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 };
+  if (self.uid >= 0) await handle.chown(self.uid, self.gid);
+  await handle.chmod(0o600);
+}
+
+async function move(from: string, to: string): Promise<void> {
   try {
     await rename(from, to);
   } catch (error) {
@@ -117,8 +148,43 @@ export async function moveOut(from: string, to: string): Promise<void> {
     await copySparse(from, to);
     await rm(from);
   }
-  const self = { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 };
-  if (self.uid >= 0) await chown(to, self.uid, self.gid);
+}
+
+/** A file that a VMM is to have for itself, under one of its names, and may write. */
+export interface OwnFile {
+  readonly file: string;
+  readonly name: string;
+  /** Whether it gets a copy, or the file itself, which is not where it was then. */
+  readonly by: "copy" | "move";
+}
+
+/** Gives a VMM a file of its own, before it runs. Returns its size. Throws disk_full. */
+export async function giveOwn(own: OwnFile, dir: string, user: JailUser | null): Promise<number> {
+  const path = join(dir, own.name);
+  await (own.by === "copy" ? copySparse : move)(own.file, path);
+  if (user !== null) await chown(path, user.uid, user.gid);
+  await chmod(path, 0o600);
+  return (await stat(path)).size;
+}
+
+export interface DiskCopyOrder {
+  /** In a VMM's directory; it may be written meanwhile. */
+  readonly from: string;
+  readonly to: string;
+  readonly bytes: number;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Copies a disk that a VMM writes into a new file of ours, shared blocks and holes as in
+ * {@link copySparse}. The file is the one that was looked at, whatever its name is given to
+ * meanwhile. Throws engine_failed, disk_full, the signal's reason.
+ */
+export async function copyDisk({ from, to, bytes, signal }: DiskCopyOrder): Promise<void> {
+  await using source = await openSized(from, bytes);
+  const opened = `/proc/${process.pid}/fd/${source.fd}`;
+  const argv = ["cp", "--reflink=auto", "--sparse=auto", "--", opened, to];
+  await run(argv, { timeoutMs: copyTimeoutMs, signal });
   await chmod(to, 0o600);
 }
 

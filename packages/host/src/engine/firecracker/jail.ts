@@ -28,7 +28,7 @@ const jailId = "vm";
 const noCgroup = "forkd/none/such";
 /** RAM file, disks, sockets, KVM, connections of the agent: some dozens. */
 const openFilesMax = 1024;
-/** Above the RAM's size: what else a VMM writes is small. */
+/** Above the RAM and the disk: what else a VMM writes is small. */
 const fileSlackBytes = 64 * 1024 * 1024;
 
 /** The jail's root, relative to the work directory. The jailer's own layout. */
@@ -41,7 +41,8 @@ export interface JailOrder {
   readonly binary: string;
   readonly workDir: string;
   readonly user: JailUser;
-  readonly memoryMib: number;
+  /** The RAM or the disk, whichever is larger. */
+  readonly largestFileBytes: number;
 }
 
 /**
@@ -49,8 +50,8 @@ export interface JailOrder {
  * launcher has entered the network before, since it gives the tap to the user too.
  */
 export function jailerArgv(order: JailOrder): string[] {
-  const { settings, binary, workDir, user, memoryMib } = order;
-  const fileBytesMax = memoryMib * 1024 * 1024 + fileSlackBytes;
+  const { settings, binary, workDir, user, largestFileBytes } = order;
+  const fileBytesMax = largestFileBytes + fileSlackBytes;
   return [
     settings.jailer,
     ...["--id", jailId, "--exec-file", binary],

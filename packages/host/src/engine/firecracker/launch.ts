@@ -6,7 +6,7 @@ import type { VmmProcess } from "../process.ts";
 import type { VmmSpawn } from "../vmm-spawn.ts";
 import { FirecrackerApi, FirecrackerRefusal } from "./api.ts";
 import type { Card } from "./card.ts";
-import { type JailUser, type Provided, provide, vmFiles } from "./files.ts";
+import { giveOwn, type JailUser, type OwnFile, type Provided, provide, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { jailDir, jailerArgv } from "./jail.ts";
 import { VmJournal } from "./journal.ts";
@@ -24,6 +24,8 @@ export interface LaunchOrder {
   readonly files: readonly Provided[];
   /** What it is to find there if it can see nothing else. */
   readonly jailFiles: readonly Provided[];
+  /** Its scratch disk; null: it has none. */
+  readonly disk: OwnFile | null;
 }
 
 /** A Firecracker that listens and has been told nothing yet. */
@@ -31,6 +33,8 @@ export interface Launched {
   readonly process: VmmProcess;
   readonly api: FirecrackerApi;
   readonly journal: VmJournal;
+  /** Of its scratch disk; 0: it has none. */
+  readonly diskBytes: number;
 }
 
 /** Starts the VMM, in its jail if there is one. Leaves no process when it throws. */
@@ -57,11 +61,12 @@ async function start(
   if (user !== null) await mkdir(dir, { recursive: true, mode: 0o700 });
   const files = user === null ? order.files : [...order.files, ...order.jailFiles];
   const binds = await provide(files, dir, user);
+  const diskBytes = order.disk === null ? 0 : await giveOwn(order.disk, dir, user);
   const appearance = watchFor(dir, vmFiles.api);
   try {
     const begin = order.stdout === "us" ? startOwnVmm : host.broker.start;
     const process = await begin({
-      argv: argvOf(host, order, user),
+      argv: argvOf(host, { ...order, user, diskBytes }),
       workDir,
       dieWithParent: order.dieWithParent,
       cgroups: order.cgroups,
@@ -76,7 +81,8 @@ async function start(
     const listening = withDeadline(appearance.happened, socketMs, "Firecracker's start");
     await process.orDeath(listening, "the start");
     if (user !== null) void process.ended.then(() => host.jail?.users.release(user));
-    return { process, api: new FirecrackerApi(join(dir, vmFiles.api), requestMs), journal };
+    const api = new FirecrackerApi(join(dir, vmFiles.api), requestMs);
+    return { process, api, journal, diskBytes };
   } finally {
     appearance[Symbol.dispose]();
   }
@@ -114,18 +120,23 @@ function cardPlace(
   return { netns, ownNetns: netns === null, tap: { name: tap, uid: owner } };
 }
 
+interface LaunchPlan extends LaunchOrder {
+  readonly user: JailUser | null;
+  readonly diskBytes: number;
+}
+
 /** There is no way to start it without its seccomp filters. */
-function argvOf(host: FirecrackerHost, order: LaunchOrder, user: JailUser | null): string[] {
+function argvOf(host: FirecrackerHost, order: LaunchPlan): string[] {
+  const { workDir, user, memoryMib, diskBytes } = order;
   const own = ["--api-sock", vmFiles.api, "--level", "Error"];
   if (host.jail === null || user === null) return [host.binary, ...own];
-  const { workDir, memoryMib } = order;
   const { settings } = host.jail;
   const jailer = jailerArgv({
     settings,
     binary: host.binary,
     workDir,
     user,
-    memoryMib,
+    largestFileBytes: Math.max(memoryMib * 1024 * 1024, diskBytes),
   });
   return [...jailer, ...own];
 }

@@ -101,6 +101,7 @@ async function runTrial(
       { file: kernel.initrd, name: vmFiles.initrd },
     ],
     jailFiles: [],
+    disk: null,
   });
   try {
     const spoke = agentSpoke(process.stdout);
@@ -128,7 +129,7 @@ async function startTrial(host: FirecrackerHost, api: FirecrackerApi): Promise<v
   await api.call("bootSource", {
     kernel_image_path: vmFiles.kernel,
     initrd_path: vmFiles.initrd,
-    boot_args: kernelCommandLine(null),
+    boot_args: kernelCommandLine({ upperMib: null, scratch: null }),
   });
   await startInstance(api, host);
 }

@@ -1,9 +1,9 @@
 import { ForkdError } from "@forkd/api";
-import type { RestoredVm, RestoreSpec } from "../engine.ts";
+import type { ChildScratch, RestoredVm, RestoreSpec } from "../engine.ts";
 import { type Card, cardOf, cardOverrides } from "./card.ts";
 import type { RequestBody } from "./contract.ts";
 import { requireCpu } from "./cpu.ts";
-import { vmFiles } from "./files.ts";
+import { type OwnFile, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import { answered, launch } from "./launch.ts";
 import { FirecrackerVm } from "./vm.ts";
@@ -14,7 +14,7 @@ export async function restoreFirecracker(
   spec: RestoreSpec,
 ): Promise<RestoredVm> {
   requireCpu(spec.machine.cpu);
-  requireNoScratch(spec.scratch.length > 0);
+  const disk = diskOf(spec.scratch);
   // Firecracker is static, so no library of ours can lay an overlay over the base.
   const memory = spec.memory.overlay === null ? spec.memory.base : await host.flatten(spec.memory);
   const card = await cardOf(spec.machine, spec.network);
@@ -32,6 +32,7 @@ export async function restoreFirecracker(
       { file: memory, name: vmFiles.memory },
       { file: spec.vmstateFile, name: vmFiles.vmstate },
     ],
+    disk,
   });
   const processMs = performance.now() - started;
   const jailed = journal.note.user !== null;
@@ -59,12 +60,11 @@ export async function restoreFirecracker(
   });
 }
 
-/** Its disks are raw files, which cannot be layers over each other. */
-export function requireNoScratch(wanted: boolean): void {
-  if (!wanted) return;
-  throw new ForkdError("engine_failed", "Firecracker guests cannot have a scratch disk", {
-    hint: "bake without one, or with --engine qemu",
-  });
+/** Its disks are raw files, which cannot be layers over each other: each child gets a copy. */
+function diskOf(scratch: ChildScratch | null): OwnFile | null {
+  if (scratch === null) return null;
+  if (scratch.kind === "file") return { file: scratch.frozen, name: vmFiles.scratch, by: "copy" };
+  throw new ForkdError("engine_failed", "scratch disks of Firecracker are files, not layers");
 }
 
 /**

@@ -10,15 +10,28 @@ export interface SaveTarget {
   readonly timeoutMs: number;
 }
 
-/** Saves a paused parent: its state, and its RAM, which Firecracker holds in no file before. */
+/** Where the parts of a parent go when it is saved. */
+export interface BootedFiles {
+  readonly memoryFile: string;
+  /** Its disk, and how large it is; null: it has none. */
+  readonly scratch: { readonly file: string; readonly bytes: number } | null;
+}
+
+/**
+ * Saves a paused parent: its state, its RAM, which Firecracker holds in no file before, and its
+ * disk. What Firecracker may still write to that was under way when the RAM was saved: each child
+ * writes the same again.
+ */
 export async function saveBooted(
   target: SaveTarget,
-  to: { readonly path: string; readonly memoryFile: string },
+  to: BootedFiles & { readonly path: string },
 ): Promise<void> {
   await takeFull(target);
   const { dir, note } = target.journal;
-  await requireMemory(join(dir, vmFiles.full), note.memory_mib * 1024 * 1024);
-  await moveOut(join(dir, vmFiles.full), to.memoryFile);
+  await moveOut(join(dir, vmFiles.full), to.memoryFile, note.memory_mib * 1024 * 1024);
+  if (to.scratch !== null) {
+    await moveOut(join(dir, vmFiles.scratch), to.scratch.file, to.scratch.bytes);
+  }
   await takeState(join(dir, vmFiles.saved), to.path);
   await removeNames(dir, [vmFiles.saved]);
 }

@@ -8,6 +8,7 @@ import type {
   BootedVm,
   CaptureResult,
   CaptureSpec,
+  FileScratch,
   RestoredVm,
   RestoreTimings,
   VmEnd,
@@ -19,7 +20,7 @@ import { VsockChannel } from "./channel.ts";
 import { agentPort, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
-import { saveBooted, saveRestored, sendReset } from "./save.ts";
+import { type BootedFiles, saveBooted, saveRestored, sendReset } from "./save.ts";
 
 /** From the break of its API to the event of its end. */
 const deathSeenMs = 300;
@@ -31,8 +32,8 @@ export interface FirecrackerVmParts {
   readonly journal: VmJournal;
   readonly timings: RestoreTimings;
   readonly consoleTail: () => string;
-  /** A parent: where its RAM goes when its state is saved, and when its agent listens. */
-  readonly booted: { readonly memoryFile: string; readonly ready: Promise<void> } | null;
+  /** A parent: where RAM and disk go when its state is saved, and when its agent listens. */
+  readonly booted: (BootedFiles & { readonly ready: Promise<void> }) | null;
   readonly running: boolean;
   /** Restored a moment ago, and never run. */
   readonly fresh: boolean;
@@ -40,8 +41,7 @@ export interface FirecrackerVmParts {
 
 /** A VM of Firecracker, booted, restored or adopted. */
 export class FirecrackerVm implements BootedVm, RestoredVm {
-  /** Its drives have no layers. */
-  readonly scratch = null;
+  readonly scratch: FileScratch = { kind: "file" };
   readonly keepsChannel = false;
   readonly timings: RestoreTimings;
   readonly ended: Promise<VmEnd>;
@@ -119,9 +119,7 @@ export class FirecrackerVm implements BootedVm, RestoredVm {
     const { host, api, journal, booted } = this.#parts;
     const target = { api, journal, timeoutMs: host.timeouts.snapshotMs };
     const saved =
-      booted === null
-        ? saveRestored(target, path)
-        : saveBooted(target, { path, memoryFile: booted.memoryFile });
+      booted === null ? saveRestored(target, path) : saveBooted(target, { ...booted, path });
     await this.#orDeath("saving", saved);
     this.#resetSent = true;
   }

@@ -1,6 +1,6 @@
 import { frozenMac } from "../card.ts";
 import type { BootSpec, DiskLayer, Machine, RestoreSpec, VmNetwork } from "../engine.ts";
-import { scratchArgs } from "./scratch.ts";
+import { layersOf, scratchArgs } from "./scratch.ts";
 
 /** Names inside the work directory, which is the VMM's current directory. */
 export const agentSocketName = "agent.sock";
@@ -146,7 +146,7 @@ export function restoreArgv(spec: RestoreSpec): string[] {
   const memory = memoryObject(spec.machine, layeredRam, "off");
   return [
     program,
-    ...machineArgs({ ...spec, memory }),
+    ...machineArgs({ ...spec, memory, scratch: layersOf(spec.scratch) }),
     ...["-chardev", `socket,id=qmp,fd=${qmpFd},server=on,wait=off`],
     ...["-serial", "null"],
     // A monitor takes one client; this one is for captures, the others are the owner's.

@@ -2,7 +2,7 @@ import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type ErrorCode, ForkdError } from "@forkd/api";
 import { withDeadline } from "../../lib/deadline.ts";
-import type { CaptureResult, CaptureSpec } from "../engine.ts";
+import type { CaptureResult, CaptureSpec, DiskPivot } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
 import { captureSocketName } from "./argv.ts";
 import { type CaptureEvent, CaptureProcess } from "./capture-process.ts";
@@ -163,10 +163,18 @@ async function captureArgs(
     ...["--vmstate", files.vmstate, "--pages", files.pages, "--extents", files.extents],
     ...["--base", image.base, ...overlay],
     ...(spec.maxPauseMs === null ? [] : ["--max-pause-ms", String(Math.ceil(spec.maxPauseMs))]),
-    ...spec.disks.flatMap(({ node, overlay }) => {
+    ...pivotsOf(spec).flatMap(({ node, overlay }) => {
       return ["--qmp-pivot", JSON.stringify(snapshotCommand(node, overlay))];
     }),
   ];
+}
+
+/** Throws engine_failed for a disk that is to be copied, which ours are not. */
+function pivotsOf({ disks }: CaptureSpec): readonly DiskPivot[] {
+  return disks.map((disk) => {
+    if (disk.kind === "pivot") return disk;
+    throw new ForkdError("engine_failed", "a scratch disk of QEMU is captured by its layers");
+  });
 }
 
 function snapshotCommand(node: string, overlay: string): object {
@@ -183,7 +191,7 @@ async function recover({ process, workDir }: CaptureTarget, spec: CaptureSpec): 
     const qmp = new Qmp(await openMonitor(join(workDir, captureSocketName)));
     const nodes = withDeadline(resumeAndAsk(qmp), recoverTimeoutMs, "resuming the VM");
     const tops = await nodes.finally(() => qmp.close());
-    if (spec.disks.some(({ overlay }) => tops.includes(overlay))) spec.onPivot();
+    if (pivotsOf(spec).some(({ overlay }) => tops.includes(overlay))) spec.onPivot();
   } catch {
     // It does not answer: dead or about to be. A VM that stays paused would be worse than none.
     await process.stop();

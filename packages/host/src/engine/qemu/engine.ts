@@ -38,6 +38,7 @@ export interface QemuOptions {
 /** The QEMU engine: KVM where it works, emulation everywhere else. */
 export class QemuEngine implements Engine {
   readonly name = "qemu";
+  readonly scratch = "layers";
   readonly #options: QemuOptions;
   readonly #broker: VmmBroker;
 

@@ -3,7 +3,7 @@ import type { VmmBroker } from "../broker.ts";
 import type { RestoredVm, RestoreSpec } from "../engine.ts";
 import { ramEnv, restoreArgv, vmstateFd } from "./argv.ts";
 import { Qmp } from "./qmp.ts";
-import { createTopLayer } from "./scratch.ts";
+import { createTopLayer, layersOf } from "./scratch.ts";
 import { QemuVm } from "./vm.ts";
 
 /** Loading takes tens of milliseconds; a hundred children on a small host queue for the CPU. */
@@ -12,7 +12,7 @@ const loadTimeoutMs = 60_000;
 /** Starts a VMM that maps the memory image privately, and loads the device state into it. */
 export async function restoreQemu(spec: RestoreSpec, broker: VmmBroker): Promise<RestoredVm> {
   const started = performance.now();
-  await createTopLayer(spec.scratch);
+  await createTopLayer(layersOf(spec.scratch));
   const process = await broker.start({
     argv: restoreArgv(spec),
     workDir: spec.workDir,

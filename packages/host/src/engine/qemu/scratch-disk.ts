@@ -1,6 +1,6 @@
 import { ForkdError } from "@forkd/api";
 import { z } from "zod";
-import type { DiskPivot, NumberedLayer, ScratchDisk } from "../engine.ts";
+import type { DiskPivot, LayeredScratch, NumberedLayer } from "../engine.ts";
 import { createQcow2 } from "./qcow2.ts";
 import type { Qmp } from "./qmp.ts";
 import { layerNode, layerNodes } from "./scratch.ts";
@@ -21,7 +21,8 @@ export async function topNodes(qmp: Qmp): Promise<readonly string[]> {
 }
 
 /** The scratch disk of a running QEMU, by its monitor. */
-export class QemuScratch implements ScratchDisk {
+export class QemuScratch implements LayeredScratch {
+  readonly kind = "layers";
   readonly #qmp: Qmp;
 
   constructor(qmp: Qmp) {
@@ -43,7 +44,7 @@ export class QemuScratch implements ScratchDisk {
     await createQcow2(layer.file, bytes);
     const use = { index: layer.number, write: true, loose: true } as const;
     for (const node of layerNodes(layer, use)) await this.#qmp.execute("blockdev-add", node);
-    return { node: layerNode(under), overlay: layerNode(layer.number) };
+    return { kind: "pivot", node: layerNode(under), overlay: layerNode(layer.number) };
   }
 
   async drop(layers: readonly number[]): Promise<void> {

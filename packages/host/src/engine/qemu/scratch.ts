@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
-import type { DiskLayer } from "../engine.ts";
+import { ForkdError } from "@forkd/api";
+import type { ChildScratch, DiskLayer } from "../engine.ts";
 import { createQcow2 } from "./qcow2.ts";
 
 /** The device of the disk, by which its current top is found. */
@@ -11,6 +12,13 @@ const scratchDevice = `virtio-blk-device,id=${scratchDeviceId},werror=report,rer
 /** QEMU's name of the layer at a place in the chain, the oldest at 0. */
 export function layerNode(index: number): string {
   return `scratch-${index}`;
+}
+
+/** A child's layers, none without a disk. Throws engine_failed for a disk of another kind. */
+export function layersOf(scratch: ChildScratch | null): readonly DiskLayer[] {
+  if (scratch === null) return [];
+  if (scratch.kind === "layers") return scratch.layers;
+  throw new ForkdError("engine_failed", "scratch disks of QEMU are layers");
 }
 
 /**

@@ -8,9 +8,9 @@ import type {
   BootedVm,
   CaptureResult,
   CaptureSpec,
+  LayeredScratch,
   RestoredVm,
   RestoreTimings,
-  ScratchDisk,
   VmEnd,
 } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
@@ -35,7 +35,7 @@ interface QemuVmParts {
 export class QemuVm implements BootedVm, RestoredVm {
   readonly timings: RestoreTimings;
   readonly ended: Promise<VmEnd>;
-  readonly scratch: ScratchDisk;
+  readonly scratch: LayeredScratch;
   readonly keepsChannel = true;
   readonly #parts: QemuVmParts;
 
