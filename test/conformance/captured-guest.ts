@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { evaluate } from "@forkd/host/agent/evals.ts";
 import { identify } from "@forkd/host/agent/guest.ts";
@@ -7,6 +7,7 @@ import { AgentSession } from "@forkd/host/agent/session.ts";
 import type {
   CaptureResult,
   CaptureSpec,
+  DiskCapture,
   Engine,
   Machine,
   MemoryImage,
@@ -23,6 +24,8 @@ export interface FrozenGuest {
   readonly memory: MemoryImage;
   readonly vmstateFile: string;
   readonly token: Buffer;
+  /** Of an engine whose scratch disks are files: the frozen one. */
+  readonly scratch?: string;
 }
 
 export interface GuestWorld {
@@ -67,14 +70,14 @@ export class Guest {
   /** Restores a VM, which is paused. */
   static async restore(world: GuestWorld, from: FrozenGuest, network: VmNetwork | null = null) {
     const workDir = await newDir(world);
-    const { machine, memory, vmstateFile } = from;
+    const { machine, memory, vmstateFile, scratch } = from;
     const vm = await world.engine.restore({
       workDir,
       machine,
       rootImage: world.rootImage,
       memory,
       vmstateFile,
-      scratch: null,
+      scratch: scratch === undefined ? null : { kind: "file", frozen: scratch },
       dieWithParent: true,
       cgroups: [],
       network,
@@ -124,7 +127,7 @@ export class Guest {
       all: false,
       image: this.from.memory,
       files: { vmstate: file("vmstate"), pages: file("pages"), extents: file("extents") },
-      disks: [],
+      disks: await this.#copiesTo(file("scratch")),
       maxPauseMs: null,
       durable: false,
       beforeStop: async () => undefined,
@@ -132,6 +135,13 @@ export class Guest {
       onPivot: () => undefined,
       ...changes,
     };
+  }
+
+  /** Its disk is captured by a copy, if it has one. */
+  async #copiesTo(to: string): Promise<readonly DiskCapture[]> {
+    const { scratch } = this.from;
+    if (scratch === undefined) return [];
+    return [{ kind: "copy", to, bytes: (await stat(scratch)).size }];
   }
 
   /** Another session where the engine has ended the one that there was. */
@@ -159,7 +169,10 @@ export class Guest {
     const memory = spec.all
       ? { base: pages, overlay: null }
       : { base: baseOf(this.from.memory), overlay: { file: pages, extents } };
-    return { result, frozen: { machine: this.from.machine, memory, vmstateFile: vmstate, token } };
+    const [disk] = spec.disks;
+    const scratch = disk?.kind === "copy" ? { scratch: disk.to } : {};
+    const { machine } = this.from;
+    return { result, frozen: { machine, memory, vmstateFile: vmstate, token, ...scratch } };
   }
 }
 

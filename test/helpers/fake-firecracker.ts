@@ -55,6 +55,11 @@ export class FakeFirecracker {
     return fake;
   }
 
+  /** One that another process has made. */
+  static at(dir: string): FakeFirecracker {
+    return new FakeFirecracker(dir);
+  }
+
   /** What goes wrong from now on, a line of fake.conf each; see faults.c. None mends it all. */
   async faults(...lines: readonly string[]): Promise<void> {
     const always = [`version ${this.#version}`, `log ${this.#log}`, `python ${python}`];

@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { freeze, warm } from "@forkd/host/agent/guest.ts";
 import { AgentSession, firstAttachToken } from "@forkd/host/agent/session.ts";
@@ -20,6 +20,8 @@ export interface WorldOptions {
   readonly dir: string;
   /** Null takes the stand-in's own, without a jail. */
   readonly engineOf?: (fake: FakeFirecracker) => Engine;
+  /** Its guests have a scratch disk of that size, which holds nothing. */
+  readonly scratchMib?: number;
 }
 
 /** Boots a parent of the stand-in and freezes it. */
@@ -34,6 +36,7 @@ export async function makeFirecrackerWorld(options: WorldOptions): Promise<Firec
   await mkdir(workDir);
   const base = join(dir, "memory.bin");
   const vmstateFile = join(dir, "vmstate");
+  const scratch = await makeScratch(options);
   const vm = await engine.boot({
     workDir,
     machine,
@@ -41,7 +44,7 @@ export async function makeFirecrackerWorld(options: WorldOptions): Promise<Firec
     rootImage,
     memoryFile: base,
     upperMib: null,
-    scratch: null,
+    scratch: scratch === undefined ? null : { file: scratch, format: "raw" },
   });
   const channel = await vm.openChannel();
   const session = AgentSession.attach(channel, { token: firstAttachToken, helloTimeoutMs });
@@ -68,9 +71,24 @@ export async function makeFirecrackerWorld(options: WorldOptions): Promise<Firec
     dir,
     vms,
     machine,
-    frozen: { machine, memory, vmstateFile, token: session.nextToken },
+    frozen: {
+      machine,
+      memory,
+      vmstateFile,
+      token: session.nextToken,
+      ...(scratch !== undefined && { scratch }),
+    },
     [Symbol.asyncDispose]: async () => {
       await Promise.all(vms.map((started) => started.stop()));
     },
   };
+}
+
+/** It says `begin` where a test may look whether that has stayed. */
+async function makeScratch({ dir, scratchMib }: WorldOptions): Promise<string | undefined> {
+  if (scratchMib === undefined) return undefined;
+  const file = join(dir, "scratch.0");
+  await writeFile(file, "begin");
+  await truncate(file, scratchMib * 1024 * 1024);
+  return file;
 }
