@@ -9,6 +9,8 @@ import type { MemoryImage, RestoredVm } from "@forkd/host/engine/engine.ts";
 import { hostCpu } from "@forkd/host/engine/firecracker/cpu.ts";
 import { FirecrackerEngine } from "@forkd/host/engine/firecracker/engine.ts";
 import { type JailPolicy, jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
+import { VmJournal } from "@forkd/host/engine/firecracker/journal.ts";
+import { fileKey, writableFiles } from "@forkd/host/linux/writable-files.ts";
 import { locateFirecracker } from "@forkd/host/store/firecracker.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { eventually } from "../helpers/eventually.ts";
@@ -21,6 +23,8 @@ import { qemuSubject } from "./qemu-subject.ts";
 /** Set by `npm run test:firecracker -- --binary PATH`. */
 const binary = process.env["FORKD_TEST_FIRECRACKER"] ?? "";
 const memoryMib = 64;
+/** More than the RAM: a jail's limit of file sizes must allow it. */
+const scratchBytes = 96 * 1024 * 1024;
 
 const skip =
   (binary === "" && "needs a Firecracker: npm run test:firecracker -- --binary PATH") ||
@@ -61,6 +65,8 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   await writeFile(file("vmlinux"), writeTinyGuest());
   for (const name of ["initrd", "root.img"]) await writeFile(file(name), Buffer.alloc(4096));
   const kernel = { vmlinuz: file("vmlinux"), vmlinux: file("vmlinux"), initrd: file("initrd") };
+  const scratch = file("scratch.0");
+  await writeDisk(scratch, "begin", scratchBytes);
   const parent = await engine.boot({
     workDir: await newDir("p"),
     machine,
@@ -68,7 +74,7 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
     rootImage: file("root.img"),
     memoryFile: file("memory"),
     upperMib: null,
-    scratch: null,
+    scratch: { file: scratch, format: "raw" },
   });
   await eventually(() => assert.ok(parent.consoleTail().includes(tinyGuestWords)));
   await parent.pause();
@@ -78,11 +84,12 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   assert.ok(frozen > 0n, "the guest counted");
 
   const image = { base: file("memory"), overlay: null };
-  const restore = async (name: string, memory: MemoryImage, vmstateFile: string) => {
+  const restore = async (name: string, memory: MemoryImage, from: Frozen) => {
     const workDir = await newDir(name);
-    const rest = { scratch: null, dieWithParent: true, cgroups: [], network: null };
-    const spec = { workDir, machine, rootImage: file("root.img"), memory, vmstateFile };
-    return await engine.restore({ ...spec, ...rest });
+    const rest = { dieWithParent: true, cgroups: [], network: null };
+    const spec = { workDir, machine, rootImage: file("root.img"), memory };
+    const disk = { kind: "file", frozen: from.scratch } as const;
+    return await engine.restore({ ...spec, vmstateFile: from.vmstate, scratch: disk, ...rest });
   };
   const capture = async (vm: RestoredVm, from: MemoryImage, name: string) => {
     const at = await newDir(name);
@@ -96,7 +103,7 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
       all: false,
       image: from,
       files,
-      disks: [],
+      disks: [{ kind: "copy", to: join(at, "scratch"), bytes: scratchBytes }],
       maxPauseMs: null,
       durable: false,
       beforeStop: async () => undefined,
@@ -104,18 +111,25 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
       onPivot: () => undefined,
     });
     const overlay = { file: files.pages, extents: files.extents };
-    return { image: { base: from.base, overlay }, vmstate: files.vmstate };
+    const scratch = join(at, "scratch");
+    return { image: { base: from.base, overlay }, vmstate: files.vmstate, scratch };
   };
 
-  const child = await restore("c", image, file("vmstate"));
+  const child = await restore("c", image, { vmstate: file("vmstate"), scratch });
   const { pid } = child.process;
   assert.equal(statusOf(pid, "Seccomp"), "2", "its system calls are filtered");
   const uid = Number(statusOf(pid, "Uid").split("\t")[0]);
   assert.equal(uid >= jailDefaults.uidFirst, jail !== null, `it runs as ${uid}`);
+  const disk = await diskOf(child, file("c"));
   await child.resume();
+  await writeDisk(disk, "first");
   const first = await capture(child, image, "s1");
+  await writeDisk(disk, "later");
   const second = await capture(child, image, "s2");
+  await writeDisk(disk, "after");
   await child.stop();
+  const disks = await Promise.all([scratch, first.scratch, second.scratch].map(wordIn));
+  assert.deepEqual(disks, ["begin", "first", "later"], "each is the disk of its instant");
   const counts = [
     frozen,
     await counterIn(first.image.overlay.file),
@@ -125,12 +139,40 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   assert.equal(new Set(counts).size, 3);
   assert.equal(await counterIn(file("memory")), frozen, "the image stays as it was");
 
-  const grandchild = await restore("g", second.image, second.vmstate);
+  const grandchild = await restore("g", second.image, second);
+  assert.equal(await wordIn(await diskOf(grandchild, file("g"))), "later");
   await grandchild.resume();
   const third = await capture(grandchild, second.image, "s3");
   await grandchild.stop();
   const last = await counterIn(third.image.overlay.file);
   assert.ok(last > (counts[2] ?? 0n), "a grandchild counts on from where it was captured");
+}
+
+interface Frozen {
+  readonly vmstate: string;
+  readonly scratch: string;
+}
+
+/** The one file that Firecracker itself has open for writing on a disk: in its own directory. */
+async function diskOf({ process: { pid } }: RestoredVm, workDir: string): Promise<string> {
+  const { dir: own } = await VmJournal.open(workDir);
+  const path = join(own, "scratch.img");
+  const writable = (await writableFiles(pid)).map(({ key }) => key);
+  assert.ok(writable.includes(fileKey(path)), `it does not write ${path}`);
+  return path;
+}
+
+/** The tiny guest has no driver for it, so the words come from outside. */
+async function writeDisk(path: string, word: string, bytes?: number): Promise<void> {
+  await using handle = await open(path, bytes === undefined ? "r+" : "wx");
+  await handle.write(word, 0);
+  if (bytes !== undefined) await handle.truncate(bytes);
+}
+
+async function wordIn(path: string): Promise<string> {
+  await using handle = await open(path, "r");
+  const { buffer } = await handle.read(Buffer.alloc(5), 0, 5, 0);
+  return buffer.toString("latin1");
 }
 
 const ascending = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
