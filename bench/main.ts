@@ -19,15 +19,20 @@ const benches = {
 };
 
 const [name = "", ...args] = process.argv.slice(2);
+const names = Object.keys(benches).join("|");
+const usage = `usage: npm run bench -- ${names} [OPTIONS]; see docs/bench.md`;
 const bench = Object.hasOwn(benches, name) ? benches[name as keyof typeof benches] : undefined;
 if (bench === undefined) {
-  const names = Object.keys(benches).join("|");
-  console.error(`usage: npm run bench -- ${names} [OPTIONS]; see docs/bench.md`);
+  console.error(usage);
   process.exit(2);
 }
 try {
   process.exitCode = await bench(args);
 } catch (error) {
+  if (error instanceof Error && "code" in error && `${error.code}`.startsWith("ERR_PARSE_ARGS_")) {
+    console.error(`error: ${error.message}\n${usage}`);
+    process.exit(2);
+  }
   const problem = toForkdError(error);
   console.error(`error: ${problem.message} (${problem.code})\nhint: ${problem.hint}`);
   process.exitCode = 1;

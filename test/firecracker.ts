@@ -4,18 +4,17 @@
  */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { failUsage, readArgs } from "./runner/args.ts";
 import { runChild } from "./runner/child.ts";
 
 const deadlineMs = 15 * 60_000;
 const repoRoot = join(import.meta.dirname, "..");
 
-const { values } = parseArgs({ options: { binary: { type: "string" } } });
-const binary = values.binary === undefined ? "" : resolve(values.binary);
-if (!existsSync(binary)) {
-  console.error("usage: npm run test:firecracker -- --binary PATH of firecracker");
-  process.exit(2);
-}
+const usage = "npm run test:firecracker -- --binary PATH of firecracker";
+const { values } = readArgs(usage, { options: { binary: { type: "string" } } });
+if (values.binary === undefined) failUsage(usage, "which Firecracker?");
+const binary = resolve(values.binary);
+if (!existsSync(binary)) failUsage(usage, `there is no ${binary}`);
 const run = [join(repoRoot, "scripts/node"), join(repoRoot, "test/run.ts")];
 const end = await runChild([...run, "conformance", "--file", "firecracker"], {
   cwd: repoRoot,

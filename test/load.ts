@@ -4,14 +4,15 @@
  * holds more afterwards. The latency of /healthz is told beside its target, which a busy machine
  * misses.
  */
-import { parseArgs } from "node:util";
 import { ensureBaked } from "./helpers/baked.ts";
 import { makeDataDir } from "./helpers/data-dir.ts";
 import { runLoad } from "./helpers/load/run.ts";
+import { failUsage, readArgs } from "./runner/args.ts";
 
 const healthTargetMs = 50;
 
-const { values } = parseArgs({
+const usage = "npm run load -- [--minutes N] [--clients N]";
+const { values } = readArgs(usage, {
   options: {
     minutes: { type: "string", default: "5" },
     clients: { type: "string", default: "50" },
@@ -19,8 +20,7 @@ const { values } = parseArgs({
 });
 const [minutes, clients] = [Number(values.minutes), Number(values.clients)];
 if (!(minutes > 0) || !Number.isInteger(clients) || clients < 1) {
-  console.error("error: usage: load.ts --minutes N --clients N");
-  process.exit(2);
+  failUsage(usage, "both are positive numbers, and clients are whole");
 }
 const baked = await ensureBaked();
 await using data = await makeDataDir("load", baked);

@@ -3,21 +3,21 @@
  * The last line is `N passed, N failed[, N skipped]`; the exit code is 0 only when tests ran and
  * none failed.
  */
-import { parseArgs } from "node:util";
+import { failUsage, readArgs } from "./runner/args.ts";
 import { projects, runDeadlineMs } from "./runner/projects.ts";
 import { runProject } from "./runner/run-project.ts";
 import { closingLine, exitCode, summary, type Tally } from "./runner/tally.ts";
 
-const { values, positionals } = parseArgs({
+const usage = "npm test -- [PROJECT...] [--file PART] [--name PATTERN]";
+const { values, positionals } = readArgs(usage, {
   allowPositionals: true,
   options: { file: { type: "string" }, name: { type: "string" } },
 });
 
 const unknown = positionals.filter((name) => projects.every((project) => project.name !== name));
 if (unknown.length > 0) {
-  console.error(`error: no such test project: ${unknown.join(", ")}`);
-  console.error(`hint: choose from: ${projects.map((project) => project.name).join(" ")}`);
-  process.exit(2);
+  const names = projects.map((project) => project.name).join(" ");
+  failUsage(usage, `no such test project: ${unknown.join(", ")}; choose from: ${names}`);
 }
 
 let interrupted = false;

@@ -7,7 +7,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { run } from "@forkd/host/lib/exec.ts";
 import { repoRoot } from "./helpers/baked.ts";
 import { staticBusybox } from "./helpers/capabilities.ts";
@@ -18,6 +17,7 @@ import { bakeSmall } from "./helpers/small-snapshot.ts";
 import { skipWithoutSystemImage } from "./helpers/system-image.ts";
 import { bootSystem, type SystemVm } from "./helpers/system-vm.ts";
 import { makeTmpDir } from "./helpers/tmp.ts";
+import { failUsage, readArgs } from "./runner/args.ts";
 
 /** A guest of an emulated host that is emulated itself, on a machine with other work. */
 const commandTimeoutMs = 6 * 60_000;
@@ -130,7 +130,8 @@ class Runbook {
   }
 }
 
-const { values } = parseArgs({
+const usage = "npm run test:runbook -- [--debs DIR] [--only HEADING]...";
+const { values } = readArgs(usage, {
   options: { debs: { type: "string" }, only: { type: "string", multiple: true } },
 });
 
@@ -146,11 +147,11 @@ async function packagesOf(text: string, outDir: string): Promise<Record<string, 
   return Object.fromEntries([...names].map((name) => [`debs/${name}`, join(dir, name)]));
 }
 
-/** The parts of these headings and what they need; all when none is named. Throws for another. */
+/** The parts of these headings and what they need; all when none is named. Ends us for another. */
 function wantedOf(all: readonly RunbookPart[], only: readonly string[] = []): RunbookPart[] {
   const known = all.map(({ heading }) => heading);
   const unknown = only.find((heading) => !known.includes(heading));
-  if (unknown !== undefined) throw new Error(`no part "${unknown}": ${known.join(", ")}`);
+  if (unknown !== undefined) failUsage(usage, `no part "${unknown}": ${known.join(", ")}`);
   const wanted = only.length === 0 ? known : [...needed, ...only];
   return all.filter(({ heading }) => wanted.includes(heading));
 }
@@ -164,6 +165,7 @@ if (lacks !== false) {
   process.exit(1);
 }
 const text = readFileSync(join(repoRoot, "docs/runbook.md"), "utf8");
+const parts = wantedOf(runbookOf(text), values.only);
 await using tmp = await makeTmpDir("runbook");
 await using snapshot = await bakeSmall(tag);
 const firecracker = await FakeFirecracker.make(join(tmp.path, "fake"));
@@ -173,7 +175,6 @@ const files = {
   "firecracker/firecracker": firecracker.binary,
   "firecracker/jailer": firecracker.jailer,
 };
-const parts = wantedOf(runbookOf(text), values.only);
 await using vm = await bootSystem({ memoryMib: vmMemoryMib, files });
 await vm.ok(`mkdir ${work} && ln -s /files/debs/* ${work}/`);
 const runbook = new Runbook(vm);
