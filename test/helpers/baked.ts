@@ -25,6 +25,9 @@ export const testDataDir = resolve(
   process.env["FORKD_TEST_DATA_DIR"] ?? join(repoRoot, ".cache/test-data"),
 );
 
+/** A snapshot of the data directory that is taken as it is: a host in a host has what that baked. */
+const givenTag = process.env["FORKD_TEST_BAKED"];
+
 /** Bootstrapping, kernel, boot and warm-up on two emulated cores, with room. */
 const bakeTimeoutMs = 10 * 60_000;
 const outputCharsMax = 8_000;
@@ -67,7 +70,7 @@ export function ensureBaked(kind: BakedKind = "python"): Promise<Baked> {
 }
 
 async function bake(kind: BakedKind): Promise<Baked> {
-  const tag = `${kind}-${ingredientsHash()}`;
+  const tag = givenTag ?? `${kind}-${ingredientsHash()}`;
   const baked = { dataDir: testDataDir, tag };
   if (existsSync(join(testDataDir, "snapshots", tag, "snapshot.json"))) return baked;
   mkdirSync(testDataDir, { recursive: true, mode: 0o700 });

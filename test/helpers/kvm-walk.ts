@@ -1,14 +1,30 @@
 import assert from "node:assert/strict";
-import { type EngineName, evalResultSchema, type SandboxInfo, sandboxInfoSchema } from "@forkd/api";
+import {
+  type EgressInput,
+  type EngineName,
+  evalResultSchema,
+  type SandboxInfo,
+  sandboxInfoSchema,
+} from "@forkd/api";
 import { z } from "zod";
 import { type Answer, call, installed, startController } from "./system-controller.ts";
 import type { SystemVm } from "./system-vm.ts";
+import { ports, world } from "./test-world.ts";
 
 /** A guest boots in half a minute there, and its interpreter starts as slowly. */
 const trialSecs = 300;
 const cliTimeoutMs = 15 * 60_000;
 const guestSecs = 200;
 const memoryMib = 256;
+
+/** Says what a server answers, in a guest. No quotes of the shell's: see {@link call}. */
+const probe = `import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 60) as s:
+        print(s.recv(16).decode(), end="")
+except OSError:
+    print("closed")
+`;
 
 /** forkd's main road on one engine with KVM, by its doors: each step prints whether it went well. */
 export class KvmWalk {
@@ -39,6 +55,7 @@ export class KvmWalk {
     await this.#step("eval runs in all of them", () => this.#eval());
     await this.#step("a diff branch has what its sandbox had", () => this.#branchDiff());
     await this.#step("a live branch works or says why not", () => this.#branchLive());
+    await this.#step("children reach what their policies name", () => this.#network());
     await this.#step("a killed daemon's sandboxes are adopted", () => this.#adopt());
     await this.#step("nothing is left of them", () => this.#end());
   }
@@ -139,6 +156,22 @@ export class KvmWalk {
     console.log(`# live: ${error}`);
   }
 
+  /** In namespaces of their own: nobody else reaches anything. */
+  async #network(): Promise<void> {
+    await this.#forkd("netns", "setup", "2");
+    const allow = [{ cidr: world.public4, ports: [ports.web] }];
+    const [one = assert.fail("nothing was spawned")] = await this.#fork(this.#tag, 1, { allow });
+    const [other = assert.fail("nothing was spawned")] = await this.#fork(this.#tag, 1, {});
+    this.#children.push(one, other);
+    assert.equal(await this.#reach(one.id, ports.web), `${ports.web}\n`);
+    assert.equal(await this.#reach(one.id, ports.other), "closed\n");
+    assert.equal(await this.#reach(other.id, ports.web), "closed\n");
+  }
+
+  async #reach(id: string, port: number): Promise<string> {
+    return await this.#exec(id, ["python3", "-c", probe, world.public4, String(port)]);
+  }
+
   async #adopt(): Promise<void> {
     await this.#vm.ok(`systemctl kill --signal KILL --kill-whom main ${installed.unit}`);
     await this.#vm.run(`systemctl stop ${installed.unit}; systemctl reset-failed`);
@@ -161,13 +194,19 @@ export class KvmWalk {
     return this.#children[0]?.id ?? assert.fail("there are no children");
   }
 
-  async #fork(tag: string, n: number): Promise<SandboxInfo[]> {
-    const request = { snapshot_tag: tag, n, min_isolation: "vm" };
+  /** With `egress`, each in a network namespace of its own. */
+  async #fork(tag: string, n: number, egress?: EgressInput): Promise<SandboxInfo[]> {
+    const network = egress === undefined ? {} : { per_child_netns: true, egress };
+    const request = { snapshot_tag: tag, n, min_isolation: "vm", ...network };
     return z.array(sandboxInfoSchema).parse(await this.#ok("POST /v1/sandboxes", 201, request));
   }
 
   async #shell(id: string, command: string): Promise<string> {
-    const request = { args: ["/bin/sh", "-c", command], timeout_secs: guestSecs };
+    return await this.#exec(id, ["/bin/sh", "-c", command]);
+  }
+
+  async #exec(id: string, args: readonly string[]): Promise<string> {
+    const request = { args, timeout_secs: guestSecs };
     const answer = await this.#ok(`POST /v1/sandboxes/${id}/exec`, 200, request);
     const { exit_code, stdout, stderr } = resultSchema.parse(answer);
     assert.equal(exit_code, 0, stderr);
