@@ -16,7 +16,12 @@ import { skipWithout } from "../helpers/capability.ts";
 import { eventually } from "../helpers/eventually.ts";
 import { flattenInto } from "../helpers/fake-firecracker.ts";
 import { statusOf } from "../helpers/process-status.ts";
-import { tinyCounterOffset, tinyGuestWords, writeTinyGuest } from "../helpers/tiny-guest.ts";
+import {
+  liveTinyCounter,
+  tinyCounterOffset,
+  tinyGuestWords,
+  writeTinyGuest,
+} from "../helpers/tiny-guest.ts";
 import { engineConformance } from "./engine-suite.ts";
 import { qemuSubject } from "./qemu-subject.ts";
 
@@ -84,12 +89,14 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   assert.ok(frozen > 0n, "the guest counted");
 
   const image = { base: file("memory"), overlay: null };
-  const restore = async (name: string, memory: MemoryImage, from: Frozen) => {
+  const restore = async (name: string, memory: MemoryImage, from: FrozenParts) => {
     const workDir = await newDir(name);
     const rest = { dieWithParent: true, cgroups: [], network: null };
     const spec = { workDir, machine, rootImage: file("root.img"), memory };
-    const disk = { kind: "file", frozen: from.scratch } as const;
-    return await engine.restore({ ...spec, vmstateFile: from.vmstate, scratch: disk, ...rest });
+    const { vmstate, scratch: frozenDisk } = from;
+    const disk = frozenDisk === null ? null : ({ kind: "file", frozen: frozenDisk } as const);
+    const state = { vmstateFile: vmstate, scratch: disk };
+    return await engine.restore({ ...spec, ...state, ...rest });
   };
   const capture = async (vm: RestoredVm, from: MemoryImage, name: string) => {
     const at = await newDir(name);
@@ -115,6 +122,8 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
     return { image: { base: from.base, overlay }, vmstate: files.vmstate, scratch };
   };
 
+  const without = restore("w", image, { vmstate: file("vmstate"), scratch: null });
+  await assert.rejects(without, { code: "engine_failed", message: /scratch\.img/ });
   const child = await restore("c", image, { vmstate: file("vmstate"), scratch });
   const { pid } = child.process;
   assert.equal(statusOf(pid, "Seccomp"), "2", "its system calls are filtered");
@@ -122,8 +131,10 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   assert.equal(uid >= jailDefaults.uidFirst, jail !== null, `it runs as ${uid}`);
   const disk = await diskOf(child, file("c"));
   await child.resume();
+  await countsBeyond(child, frozen);
   await writeDisk(disk, "first");
   const first = await capture(child, image, "s1");
+  await countsBeyond(child, await counterIn(first.image.overlay.file));
   await writeDisk(disk, "later");
   const second = await capture(child, image, "s2");
   await writeDisk(disk, "after");
@@ -142,15 +153,24 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   const grandchild = await restore("g", second.image, second);
   assert.equal(await wordIn(await diskOf(grandchild, file("g"))), "later");
   await grandchild.resume();
+  await countsBeyond(grandchild, counts[2] ?? 0n);
   const third = await capture(grandchild, second.image, "s3");
   await grandchild.stop();
   const last = await counterIn(third.image.overlay.file);
   assert.ok(last > (counts[2] ?? 0n), "a grandchild counts on from where it was captured");
 }
 
-interface Frozen {
+/** Waits until a guest has got on: what is captured then is not what it began with. */
+async function countsBeyond({ process: { pid } }: RestoredVm, last: bigint): Promise<void> {
+  const ramBytes = memoryMib * 1024 * 1024;
+  await eventually(async () => {
+    assert.ok(((await liveTinyCounter(pid, ramBytes)) ?? 0n) > last, "it counts on");
+  });
+}
+
+interface FrozenParts {
   readonly vmstate: string;
-  readonly scratch: string;
+  readonly scratch: string | null;
 }
 
 /** The one file that Firecracker itself has open for writing on a disk: in its own directory. */

@@ -24,6 +24,7 @@ interface Talk {
 
 const form = "An error occurred when deserializing the json body of a request:";
 const drive = { drive_id: "root", is_root_device: false, is_read_only: true };
+const scratch = { drive_id: "scratch", is_root_device: false, path_on_host: "junk" };
 const machine = { vcpu_count: 1, mem_size_mib: 64 };
 const paused = { state: "Paused" };
 const resumed = { state: "Resumed" };
@@ -213,10 +214,12 @@ const talks: readonly Talk[] = [
       ["PUT", "/machine-config", machine, "204"],
       ["PUT", "/boot-source", { kernel_image_path: "kernel" }, "204"],
       ["PUT", "/drives/root", { ...drive, path_on_host: "junk" }, "204"],
+      ["PUT", "/drives/scratch", scratch, "204"],
       ["PUT", "/vsock", { guest_cid: 3, uds_path: "v.sock" }, "204"],
       ["PUT", "/entropy", {}, "204"],
       ["PUT", "/actions", start, "204"],
       ["PUT", "/actions", start, tooLate],
+      ["PUT", "/drives/scratch", scratch, "PCI is not enabled"],
       ["PUT", "/boot-source", { kernel_image_path: "kernel" }, tooLate],
       ["PUT", "/machine-config", machine, tooLate],
       ["PUT", "/snapshot/load", from("s", "m"), tooLate],

@@ -1,3 +1,5 @@
+import { open, readFile } from "node:fs/promises";
+
 /**
  * A guest that needs no Linux: some instructions that print a line on the first serial port and
  * then count for ever. Firecracker starts a kernel in 64-bit mode with the first GiB mapped one to
@@ -11,6 +13,22 @@ const counterAt = 128;
 const imageBytes = 256;
 /** Where the counter lies in the guest's RAM: 64 bits, little-endian. */
 export const tinyCounterOffset = loadAddress + counterAt;
+
+/**
+ * The counter of a running guest, by its VMM's memory: proc_pid_maps(5), proc_pid_mem(5). Undefined
+ * while nothing of the RAM's size is mapped.
+ */
+export async function liveTinyCounter(pid: number, ramBytes: number): Promise<bigint | undefined> {
+  for (const line of (await readFile(`/proc/${pid}/maps`, "utf8")).split("\n")) {
+    const [, from = "", to = ""] = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(line) ?? [];
+    const start = Number.parseInt(from, 16);
+    if (Number.parseInt(to, 16) - start !== ramBytes) continue;
+    await using memory = await open(`/proc/${pid}/mem`, "r");
+    const { buffer } = await memory.read(Buffer.alloc(8), 0, 8, start + tinyCounterOffset);
+    return buffer.readBigUInt64LE();
+  }
+  return undefined;
+}
 
 /** x86_64 machine code; the numbers behind instructions are distances from the next one. */
 function code(): Buffer {
