@@ -17,6 +17,8 @@ export interface CliOptions {
   readonly dataDir: string;
   /** The daemon to use; without one the default address, which serves another data directory. */
   readonly daemon?: { readonly url: string; readonly token: string };
+  /** More for its environment. */
+  readonly env?: Readonly<Record<string, string>>;
   readonly input?: string;
   readonly timeoutMs?: number;
 }
@@ -61,7 +63,11 @@ export function forkd(args: readonly string[], options: CliOptions): Promise<Cli
   return startForkd(args, options).ended;
 }
 
-function environment({ dataDir, daemon }: CliOptions): Record<string, string | undefined> {
+function environment({
+  dataDir,
+  daemon,
+  env = {},
+}: CliOptions): Record<string, string | undefined> {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !name.startsWith("FORKD_") && !/_proxy$/i.test(name),
   );
@@ -69,6 +75,7 @@ function environment({ dataDir, daemon }: CliOptions): Record<string, string | u
     ...Object.fromEntries(inherited),
     FORKD_DATA_DIR: dataDir,
     ...(daemon && { FORKD_URL: daemon.url, FORKD_TOKEN: daemon.token }),
+    ...env,
   };
 }
 
