@@ -3,20 +3,11 @@ import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import {
-  type BranchBody,
-  type BranchMode,
-  branchRequestSchema,
-  parseSandboxId,
-  parseSnapshotTag,
-  type SnapshotTag,
-  toForkdError,
-} from "@forkd/api";
+import { parseSandboxId, parseSnapshotTag, type SnapshotTag, toForkdError } from "@forkd/api";
 import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { engineDefaults } from "@forkd/host/config/engine-settings.ts";
 import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { noLimits } from "@forkd/host/fork/asked-limits.ts";
-import { FlatImages } from "@forkd/host/fork/flat-images.ts";
 import { openForkService } from "@forkd/host/fork/open-service.ts";
 import type { BakeRequest, ForkService } from "@forkd/host/fork/service.ts";
 import { claimWorkDir } from "@forkd/host/fork/work-dir.ts";
@@ -24,13 +15,14 @@ import { silentLogger } from "@forkd/host/lib/log.ts";
 import { bootId } from "@forkd/host/linux/proc.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 import { FakeFirecracker } from "../../helpers/fake-firecracker.ts";
+import {
+  branchAsked,
+  firecrackerBake,
+  openFirecrackerService,
+} from "../../helpers/firecracker-service.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
 const tag = parseSnapshotTag("warm");
-
-/** What the API's door makes of a request. */
-const asked = (name: SnapshotTag, mode: BranchMode): BranchBody =>
-  branchRequestSchema.parse({ tag: name, mode });
 
 describe("a service with Firecracker", { skip }, () => {
   let dir: string;
@@ -38,29 +30,15 @@ describe("a service with Firecracker", { skip }, () => {
   let request: BakeRequest;
   let service: ForkService;
 
-  const open = (owner: "daemon" | "cli" = "daemon"): Promise<ForkService> => {
-    const paths = resolveDataPaths({ FORKD_DATA_DIR: join(dir, "data") }, 0);
-    const flat = new FlatImages(join(paths.cacheDir, "flat"));
-    const engine = fake.engine({ flatten: (image) => flat.flatten(image) });
-    return openForkService({ paths, owner, log: silentLogger, stateFile: null, engine });
-  };
+  const open = (owner: "daemon" | "cli" = "daemon"): Promise<ForkService> =>
+    openFirecrackerService({ fake, dataDir: join(dir, "data"), owner });
 
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), "forkd-fcx-"));
     await mkdir(join(dir, "data"), { mode: 0o700 });
     fake = await FakeFirecracker.make(join(dir, "fake"));
-    const { kernel, rootImage } = await fake.bootFiles();
     service = await open();
-    request = {
-      tag,
-      image: await service.importImage(rootImage),
-      // The stand-in boots any ELF: without an installed kernel, the user's own is it.
-      kernel: { vmlinuz: kernel.vmlinux ?? assert.fail(), initrd: kernel.initrd },
-      memoryMib: 64,
-      vcpus: 1,
-      warm: { runtime: "python", imports: [], command: null, ready: null, timeoutMs: 20_000 },
-      replace: false,
-    };
+    request = await firecrackerBake(service, fake, tag);
   });
   after(async () => {
     await service?.close("kill");
@@ -100,15 +78,15 @@ describe("a service with Firecracker", { skip }, () => {
     const parent = await spawn();
     await value(parent, "one = 1");
     const first = parseSnapshotTag("first");
-    await service.branch(parent, asked(first, "diff"));
+    await service.branch(parent, branchAsked(first, "diff"));
     await value(parent, "two = 2");
     const second = parseSnapshotTag("second");
-    await service.branch(parent, asked(second, "diff"));
+    await service.branch(parent, branchAsked(second, "diff"));
     const child = await spawn(second);
     assert.equal(await value(child, "(one, two)"), "(1, 2)");
     await value(child, "three = one + two");
     const third = parseSnapshotTag("third");
-    await service.branch(child, asked(third, "full"));
+    await service.branch(child, branchAsked(third, "full"));
     const grandchild = await spawn(third);
     assert.equal(await value(grandchild, "(one, two, three)"), "(1, 2, 3)");
     const early = await spawn(first);
@@ -119,7 +97,7 @@ describe("a service with Firecracker", { skip }, () => {
 
   test("live mode is refused, and the sandbox goes on", async () => {
     const id = await spawn();
-    const branch = asked(parseSnapshotTag("live"), "live");
+    const branch = branchAsked(parseSnapshotTag("live"), "live");
     await assert.rejects(service.branch(id, branch), { code: "live_unsupported" });
     assert.equal(await value(id, "6 * 7"), "42");
     await service.kill(id);
@@ -128,7 +106,7 @@ describe("a service with Firecracker", { skip }, () => {
   test("the next daemon adopts what the last one left, and can branch it", async () => {
     const id = await spawn();
     await value(id, "kept = 5");
-    await service.branch(id, asked(parseSnapshotTag("before"), "diff"));
+    await service.branch(id, branchAsked(parseSnapshotTag("before"), "diff"));
     await service.close("detach");
     // As if the daemon that owned it had been another process, which is gone.
     const gone = { pid: process.pid, startTicks: 1, bootId: bootId() };
@@ -141,7 +119,7 @@ describe("a service with Firecracker", { skip }, () => {
     assert.equal(await value(id, "kept * 2"), "10");
     await value(id, "more = 6");
     const later = parseSnapshotTag("later");
-    await service.branch(id, asked(later, "diff"));
+    await service.branch(id, branchAsked(later, "diff"));
     const child = await spawn(later);
     assert.equal(await value(child, "(kept, more)"), "(5, 6)");
     await service.kill(child);
@@ -160,18 +138,15 @@ describe("a service with Firecracker", { skip }, () => {
   test("jailed, it does the same, and nothing of a jail is left", async () => {
     const paths = resolveDataPaths({ FORKD_DATA_DIR: join(dir, "jailed") }, 0);
     await mkdir(paths.dataDir, { mode: 0o700 });
-    const flat = new FlatImages(join(paths.cacheDir, "flat"));
-    const flatten = flat.flatten.bind(flat);
-    const engine = fake.engine({ flatten, jail: jailDefaults });
-    const common = { paths, log: silentLogger, stateFile: null, engine };
-    const jailed = await openForkService({ ...common, owner: "cli" });
+    const common = { fake, dataDir: paths.dataDir, jail: jailDefaults };
+    const jailed = await openFirecrackerService({ ...common, owner: "cli" });
     const image = await jailed.importImage(join(dir, "fake/root.img"));
     await jailed.bake({ ...request, image }, () => undefined);
     const spec = { count: 1, limits: noLimits, minIsolation: null };
     const [child] = await jailed.spawn({ ...spec, tag });
     const id = parseSandboxId(child?.info.id ?? assert.fail());
     const branched = parseSnapshotTag("branched");
-    await jailed.branch(id, asked(branched, "diff"));
+    await jailed.branch(id, branchAsked(branched, "diff"));
     const [grandchild] = await jailed.spawn({ ...spec, tag: branched });
     assert.equal(grandchild?.info.engine, "firecracker");
     await jailed.close("kill");
