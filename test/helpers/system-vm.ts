@@ -126,7 +126,8 @@ export function checkoutFiles(): Record<string, string> {
     ...["native/build", ...modules.map((name) => `node_modules/${name}`)],
   ];
   const files = parts.map((part) => [`forkd/${part}`, join(repoRoot, part)]);
-  return { ...Object.fromEntries(files), node: process.execPath };
+  const node = join(import.meta.dirname, "system-node");
+  return { ...Object.fromEntries(files), node, "node-program": process.execPath };
 }
 
 async function makeFilesDisk(
