@@ -5,11 +5,20 @@ import { after, before, describe, test } from "node:test";
 import { evaluate } from "@forkd/host/agent/evals.ts";
 import { freeze, identify, ping, warm } from "@forkd/host/agent/guest.ts";
 import { AgentSession, firstAttachToken } from "@forkd/host/agent/session.ts";
-import type { BootKernel, Engine, Machine, RestoredVm, Vm } from "@forkd/host/engine/engine.ts";
+import type {
+  BootKernel,
+  Engine,
+  Machine,
+  MemoryImage,
+  RestoredVm,
+  Vm,
+} from "@forkd/host/engine/engine.ts";
+import { makeParentScratch } from "@forkd/host/fork/scratch.ts";
 import { ChannelReset } from "@forkd/host/lib/channel-reset.ts";
 import { sha256File } from "@forkd/host/lib/hash.ts";
 import { findProcess, isAlive } from "@forkd/host/linux/proc.ts";
 import { childPids } from "../helpers/child-pids.ts";
+import { type DiskWords, diskTurn, type FrozenDisk, linuxDisk, scratchOf } from "./disk-turn.ts";
 
 export interface EngineSubject {
   readonly engine: Engine;
@@ -18,10 +27,13 @@ export interface EngineSubject {
   readonly rootImage: string;
   /** An empty directory with a short path. */
   readonly dir: string;
+  /** How its guests use their disk; a Linux's own way when absent. */
+  readonly disk?: DiskWords;
 }
 
 const helloTimeoutMs = 120_000;
 const memoryMib = 256;
+const scratchMib = 64;
 
 /** The contract of engine/engine.ts, as tests. One parent is frozen, all children come from it. */
 export function engineConformance(name: string, makeSubject: () => Promise<EngineSubject>): void {
@@ -52,15 +64,23 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       memoryFile: (): string => join(subject.dir, "memory.bin"),
       vmstateFile: (): string => join(subject.dir, "vmstate"),
     };
-    const restore = async (vmstateFile = frozen.vmstateFile()): Promise<RestoredVm> => {
+    const frozenDisk = (): FrozenDisk => ({
+      sizeMib: scratchMib,
+      layers: [{ file: join(subject.dir, "scratch.0"), format: "raw" }],
+    });
+    const restore = async (
+      vmstateFile = frozen.vmstateFile(),
+      memory: MemoryImage = { base: frozen.memoryFile(), overlay: null },
+      disk = frozenDisk(),
+    ): Promise<RestoredVm> => {
       const workDir = await newWorkDir();
       const vm = await subject.engine.restore({
         workDir,
         machine,
         rootImage: subject.rootImage,
-        memory: { base: frozen.memoryFile(), overlay: null },
+        memory,
         vmstateFile,
-        scratch: null,
+        scratch: scratchOf(disk, subject.engine.scratch, workDir),
         dieWithParent: true,
         cgroups: [],
         network: null,
@@ -71,8 +91,8 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
     };
     const attach = async (vm: Vm, listensFor = token): Promise<AgentSession> =>
       AgentSession.attach(await vm.openChannel(), { token: listensFor, helloTimeoutMs });
-    const open = async (vm: Vm, hostname: string): Promise<AgentSession> => {
-      const session = await attach(vm);
+    const open = async (vm: Vm, hostname: string, listensFor = token): Promise<AgentSession> => {
+      const session = await attach(vm, listensFor);
       await vm.resume();
       await identify(
         session,
@@ -106,7 +126,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       machine = subject.engine.machine(probe, { memoryMib, vcpus: 1 });
     });
 
-    test("boots a parent, freezes it, and leaves no process", async () => {
+    test("boots a parent, freezes it, and leaves no process", async (t) => {
       const vm = await subject.engine.boot({
         workDir: await newWorkDir(),
         machine,
@@ -114,7 +134,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         rootImage: subject.rootImage,
         memoryFile: frozen.memoryFile(),
         upperMib: null,
-        scratch: null,
+        scratch: await makeParentScratch(subject.dir, scratchMib, t.signal),
       });
       vms.push(vm);
       token = firstAttachToken;
@@ -167,6 +187,40 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       assert.notEqual(await value(left, draw), await value(right, draw));
       await Promise.all([a.stop(), b.stop()]);
       assert.equal(await sha256File(frozen.memoryFile()), digest);
+    });
+
+    test("a disk is a child's own, a capture holds its instant, and the frozen one stays", async () => {
+      const { write, read } = subject.disk ?? linuxDisk;
+      const word = async (session: AgentSession): Promise<string | undefined> =>
+        (await value(session, read))?.replaceAll(/['.]/g, "");
+      const [layer = assert.fail()] = frozenDisk().layers;
+      const digest = await sha256File(layer.file);
+      const [a, b] = [await restore(), await restore()];
+      const [left, right] = [await open(a, "left"), await open(b, "right")];
+      await value(left, write("left"));
+      await value(right, write("right"));
+      assert.deepEqual([await word(left), await word(right)], ["left", "right"]);
+      const turn = await diskTurn(a, frozenDisk(), workDirOf(a));
+      const { files, memory } = captureFiles(workDirOf(a), frozen.memoryFile());
+      await a.capture({
+        mode: "stopped",
+        all: false,
+        image: { base: frozen.memoryFile(), overlay: null },
+        files,
+        disks: turn.disks,
+        maxPauseMs: null,
+        durable: false,
+        beforeStop: async () => undefined,
+        afterResume: async () => undefined,
+        onPivot: () => undefined,
+      });
+      const again = a.keepsChannel ? left : await attach(a, left.nextToken);
+      await value(again, write("after"));
+      const child = await restore(files.vmstate, memory, turn.frozen);
+      const grown = await open(child, "child", left.nextToken);
+      assert.deepEqual([await word(grown), await word(again)], ["left", "after"]);
+      await Promise.all([a, b, child].map((vm) => vm.stop()));
+      assert.equal(await sha256File(layer.file), digest);
     });
 
     test("a paused guest does not answer, a resumed one goes on", async () => {
@@ -260,6 +314,13 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       await rm(memoryFile);
     });
   });
+}
+
+function captureFiles(workDir: string, base: string) {
+  const file = (name: string): string => join(workDir, `captured-${name}`);
+  const files = { vmstate: file("vmstate"), pages: file("pages"), extents: file("extents") };
+  const overlay = { file: files.pages, extents: files.extents };
+  return { files, memory: { base, overlay } };
 }
 
 interface Pause {
