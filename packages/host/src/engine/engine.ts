@@ -71,8 +71,8 @@ export interface BootSpec {
   /** Bytes of the overlay's upper layer; null leaves the guest's default. */
   readonly upperMib: number | null;
   /**
-   * A raw file with an empty ext4, which the upper layer is on then; null has it in RAM. The file
-   * may be elsewhere while the VM runs, and is there again, as it was left, once its state is saved.
+   * A raw file with an empty ext4, which the upper layer is on then; null has it in RAM. It may be
+   * elsewhere while the VM runs, and is there again, as it was left, once the state is saved.
    */
   readonly scratch: DiskLayer | null;
 }
