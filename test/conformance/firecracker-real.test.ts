@@ -15,6 +15,7 @@ import { locateFirecracker } from "@forkd/host/store/firecracker.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { eventually } from "../helpers/eventually.ts";
 import { flattenInto } from "../helpers/fake-firecracker.ts";
+import { liveRam } from "../helpers/live-ram.ts";
 import { statusOf } from "../helpers/process-status.ts";
 import {
   liveTinyCounter,
@@ -22,6 +23,7 @@ import {
   tinyGuestWords,
   writeTinyGuest,
 } from "../helpers/tiny-guest.ts";
+import { lowRamBytes, vmGenIdIn } from "../helpers/vmgenid.ts";
 import { engineConformance } from "./engine-suite.ts";
 import { qemuSubject } from "./qemu-subject.ts";
 
@@ -138,7 +140,6 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   await writeDisk(disk, "later");
   const second = await capture(child, image, "s2");
   await writeDisk(disk, "after");
-  await child.stop();
   const disks = await Promise.all([scratch, first.scratch, second.scratch].map(wordIn));
   assert.deepEqual(disks, ["begin", "first", "later"], "each is the disk of its instant");
   const counts = [
@@ -149,6 +150,11 @@ async function liveTinyLife(jail: JailPolicy | null): Promise<void> {
   assert.deepEqual([...counts].sort(ascending), counts, "it counts on");
   assert.equal(new Set(counts).size, 3);
   assert.equal(await counterIn(file("memory")), frozen, "the image stays as it was");
+
+  const other = await restore("o", image, { vmstate: file("vmstate"), scratch });
+  const generations = [await generationIn(file("memory")), ...(await generationsOf(child, other))];
+  assert.equal(new Set(generations).size, 3, `no two of ${generations} are one`);
+  await Promise.all([child.stop(), other.stop()]);
 
   const grandchild = await restore("g", second.image, second);
   assert.equal(await wordIn(await diskOf(grandchild, file("g"))), "later");
@@ -166,6 +172,22 @@ async function countsBeyond({ process: { pid } }: RestoredVm, last: bigint): Pro
   await eventually(async () => {
     assert.ok(((await liveTinyCounter(pid, ramBytes)) ?? 0n) > last, "it counts on");
   });
+}
+
+/** VMGENID: a kernel that knows it is told that it is another machine now. */
+async function generationsOf(...vms: readonly RestoredVm[]): Promise<string[]> {
+  const range = { offset: 0, bytes: lowRamBytes };
+  const found = vms.map(async ({ process: { pid } }) => {
+    const lowRam = await liveRam(pid, memoryMib * 1024 * 1024, range);
+    return vmGenIdIn(lowRam ?? assert.fail()) ?? assert.fail("there is no VMGENID");
+  });
+  return await Promise.all(found);
+}
+
+async function generationIn(path: string): Promise<string> {
+  await using handle = await open(path, "r");
+  const { buffer } = await handle.read(Buffer.alloc(lowRamBytes), 0, lowRamBytes, 0);
+  return vmGenIdIn(buffer) ?? assert.fail("there is no VMGENID");
 }
 
 interface FrozenParts {

@@ -1,4 +1,4 @@
-import { open, readFile } from "node:fs/promises";
+import { liveRam } from "./live-ram.ts";
 
 /**
  * A guest that needs no Linux: some instructions that print a line on the first serial port and
@@ -14,20 +14,10 @@ const imageBytes = 256;
 /** Where the counter lies in the guest's RAM: 64 bits, little-endian. */
 export const tinyCounterOffset = loadAddress + counterAt;
 
-/**
- * The counter of a running guest, by its VMM's memory: proc_pid_maps(5), proc_pid_mem(5). Undefined
- * while nothing of the RAM's size is mapped.
- */
+/** The counter of a running guest; undefined before it is loaded. */
 export async function liveTinyCounter(pid: number, ramBytes: number): Promise<bigint | undefined> {
-  for (const line of (await readFile(`/proc/${pid}/maps`, "utf8")).split("\n")) {
-    const [, from = "", to = ""] = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(line) ?? [];
-    const start = Number.parseInt(from, 16);
-    if (Number.parseInt(to, 16) - start !== ramBytes) continue;
-    await using memory = await open(`/proc/${pid}/mem`, "r");
-    const { buffer } = await memory.read(Buffer.alloc(8), 0, 8, start + tinyCounterOffset);
-    return buffer.readBigUInt64LE();
-  }
-  return undefined;
+  const counter = await liveRam(pid, ramBytes, { offset: tinyCounterOffset, bytes: 8 });
+  return counter?.readBigUInt64LE();
 }
 
 /** x86_64 machine code; the numbers behind instructions are distances from the next one. */
