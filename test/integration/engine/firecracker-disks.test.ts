@@ -3,14 +3,15 @@ import { existsSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, open, readdir, rename, rm, stat, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { after, before, describe, test } from "node:test";
-import type { DiskCapture } from "@forkd/host/engine/engine.ts";
+import { after, before, describe, type TestContext, test } from "node:test";
+import type { ChildScratch, DiskCapture, RestoredVm } from "@forkd/host/engine/engine.ts";
 import { type JailPolicy, jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { VmJournal } from "@forkd/host/engine/firecracker/journal.ts";
 import { run } from "@forkd/host/lib/exec.ts";
 import { sha256File } from "@forkd/host/lib/hash.ts";
 import { type FrozenGuest, Guest } from "../../conformance/captured-guest.ts";
 import { skipWithout } from "../../helpers/capability.ts";
+import { childPids } from "../../helpers/child-pids.ts";
 import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
 import { statusOf } from "../../helpers/process-status.ts";
 
@@ -53,6 +54,18 @@ function disks(jail: JailPolicy | null): void {
     const text = await read(guest, at);
     await guest.vm.stop();
     return text;
+  };
+  const restoreIn = (
+    workDir: string,
+    { machine, memory, vmstateFile, scratch: disk }: FrozenGuest,
+    scratch: ChildScratch = { kind: "file", frozen: disk ?? assert.fail() },
+  ): Promise<RestoredVm> => {
+    const rest = { dieWithParent: true, cgroups: [], network: null };
+    const { rootImage } = world;
+    return world.engine.restore({
+      ...{ workDir, machine, rootImage, memory, vmstateFile, scratch },
+      ...rest,
+    });
   };
   const assertRunsAndCaptures = async (guest: Guest, text: string): Promise<void> => {
     await write(guest, 0, text);
@@ -129,18 +142,15 @@ function disks(jail: JailPolicy | null): void {
     await assertRunsAndCaptures(again, "owned");
   });
 
-  test("a disk that is full while it is copied leaves no file, and a guest that runs", async (t) => {
-    const full = await mkdtemp(join(dir, "full-"));
-    const mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", full];
-    const isMounted = await run(mount).then(
-      () => true,
-      () => false,
-    );
-    if (!isMounted) return t.skip("needs the right to mount a tmpfs");
-    try {
+  /** More data than `onFullDisk` has room for: holes need none. */
+  const fill = async (guest: Guest): Promise<void> => {
+    for (let page = 0; page < 100; page += 1) await write(guest, page * 4096, "taken");
+  };
+
+  test("a disk that is full while it is copied leaves no file, and a guest that runs", (t) =>
+    onFullDisk(t, dir, async (full) => {
       const guest = await Guest.open(world, world.frozen);
-      // Holes need no room: these are a hundred pages.
-      for (let at = 0; at < 100; at += 1) await write(guest, at * 4096, "taken");
+      await fill(guest);
       const disks: DiskCapture[] = [{ kind: "copy", to: join(full, "disk"), bytes: scratchBytes }];
       const spec = await guest.captureSpec({ disks });
       await assert.rejects(guest.vm.capture(spec), { code: "disk_full" });
@@ -149,10 +159,18 @@ function disks(jail: JailPolicy | null): void {
       await guest.attachAgain();
       assert.equal(await read(guest, 99 * 4096), "taken");
       await assertRunsAndCaptures(guest, "again");
-    } finally {
-      await run(["umount", full]);
-    }
-  });
+    }));
+
+  test("a child whose disk has no room does not start", (t) =>
+    onFullDisk(t, dir, async (full) => {
+      const guest = await Guest.open(world, world.frozen);
+      await fill(guest);
+      const { frozen } = await guest.capture();
+      await guest.vm.stop();
+      const children = childPids();
+      await assert.rejects(restoreIn(full, frozen), { code: "disk_full" });
+      assert.deepEqual(childPids(), children);
+    }));
 
   test("a copy that would make the guest stand for too long is given up", async () => {
     const guest = await Guest.open(world, world.frozen);
@@ -183,18 +201,8 @@ function disks(jail: JailPolicy | null): void {
   test("layers are refused, and a pivot too, before anything is touched", async () => {
     const workDir = join(dir, "layered");
     await mkdir(workDir);
-    const { machine, memory, vmstateFile } = world.frozen;
-    const refused = world.engine.restore({
-      workDir,
-      machine,
-      rootImage: world.rootImage,
-      memory,
-      vmstateFile,
-      scratch: { kind: "layers", layers: [{ file: frozenDisk(), format: "raw" }] },
-      dieWithParent: true,
-      cgroups: [],
-      network: null,
-    });
+    const scratch = { kind: "layers", layers: [{ file: frozenDisk(), format: "raw" }] } as const;
+    const refused = restoreIn(workDir, world.frozen, scratch);
     await assert.rejects(refused, { code: "engine_failed", message: /layers/ });
     assert.deepEqual(await readdir(workDir), []);
     const guest = await Guest.open(world, world.frozen);
@@ -211,6 +219,25 @@ function disks(jail: JailPolicy | null): void {
     const restored = Guest.restore(world, { ...from, vmstateFile, token });
     await assert.rejects(restored, { code: "engine_failed", message: /scratch\.img/ });
   });
+}
+
+/** Runs with a directory that has room for a few pages. */
+async function onFullDisk(
+  t: TestContext,
+  dir: string,
+  work: (full: string) => Promise<void>,
+): Promise<void> {
+  const full = await mkdtemp(join(dir, "full-"));
+  const mounted = await run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", full]).then(
+    () => true,
+    () => false,
+  );
+  if (!mounted) return t.skip("needs the right to mount a tmpfs");
+  try {
+    await work(full);
+  } finally {
+    await run(["umount", full]);
+  }
 }
 
 async function makeSparse(path: string, bytes: number): Promise<void> {

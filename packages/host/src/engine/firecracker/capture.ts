@@ -7,7 +7,7 @@ import type { CaptureResult, CaptureSpec, DiskCopy } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
 import { FirecrackerApi } from "./api.ts";
 import { canDiff } from "./epoch.ts";
-import { copyDisk, copySparse, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
+import { copyDisk, copySparse, removeNames, requireSize, takeState, vmFiles } from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
 import { sendReset, takeDiff, takeFull } from "./save.ts";
@@ -197,7 +197,7 @@ async function writePages(
   whole: boolean,
 ): Promise<void> {
   const from = join(journal.dir, whole ? vmFiles.full : vmFiles.pages);
-  await requireMemory(from, journal.note.memory_mib * 1024 * 1024);
+  await requireSize(from, journal.note.memory_mib * 1024 * 1024);
   const { pages } = spec.files;
   if (whole || !spec.all) return await copySparse(from, pages);
   await copySparse(await host.flatten(spec.image), pages);

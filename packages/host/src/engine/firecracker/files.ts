@@ -106,7 +106,7 @@ function notWritten(path: string): ForkdError {
 }
 
 /** Throws engine_failed unless a VMM wrote a plain file of exactly that size. */
-export async function requireMemory(path: string, bytes: number): Promise<void> {
+export async function requireSize(path: string, bytes: number): Promise<void> {
   await (await openSized(path, bytes)).close();
 }
 
@@ -186,6 +186,8 @@ export async function copyDisk({ from, to, bytes, signal }: DiskCopyOrder): Prom
   const argv = ["cp", "--reflink=auto", "--sparse=auto", "--", opened, to];
   await run(argv, { timeoutMs: copyTimeoutMs, signal });
   await chmod(to, 0o600);
+  // It may have been cut while it was read.
+  await requireSize(to, bytes);
 }
 
 /** Shares the blocks where the file system can, and keeps holes where it cannot. */

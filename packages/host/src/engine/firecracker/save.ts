@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type FirecrackerApi, FirecrackerRefusal } from "./api.ts";
 import { canDiff } from "./epoch.ts";
-import { moveOut, removeNames, requireMemory, takeState, vmFiles } from "./files.ts";
+import { moveOut, removeNames, requireSize, takeState, vmFiles } from "./files.ts";
 import type { VmJournal } from "./journal.ts";
 
 export interface SaveTarget {
@@ -90,7 +90,7 @@ export async function takeDiff({ api, journal, timeoutMs }: SaveTarget): Promise
   if (journal.epoch === "image") await removeNames(journal.dir, [vmFiles.pages]);
   else {
     const bytes = journal.note.memory_mib * 1024 * 1024;
-    await requireMemory(join(journal.dir, vmFiles.pages), bytes);
+    await requireSize(join(journal.dir, vmFiles.pages), bytes);
   }
   const body = {
     snapshot_type: "Diff",
