@@ -2,6 +2,8 @@
  * What a guest does with its scratch disk, on a test's order, which comes as code to evaluate:
  *
  *   #disk write OFFSET TEXT   plain letters, without a space
+ *   #disk late OFFSET TEXT    the same, but Firecracker comes to it only when the guest is paused,
+ *                             and does it before the snapshot, whose RAM then has it as done
  *   #disk read OFFSET BYTES   what is there, with a dot for each zero
  *
  * Unlike other code it is not remembered: a fork that knows of a write has it on its disk.
@@ -14,6 +16,8 @@
 #include "fake.h"
 
 static const char lead[] = "#disk ";
+static char late_text[DISK_WORDS_MAX];
+static long late_at;
 
 static const struct drive *scratch(void) {
   for (size_t i = 0; i < vm.drive_count; i++) {
@@ -34,6 +38,7 @@ static bool carry_out(const struct drive *d, const char *order, char said[DISK_W
     bytes = strlen(text);
     return pwrite(d->fd, text, bytes, at) == (ssize_t)bytes;
   }
+  if (sscanf(order, "late %ld %127s", &late_at, late_text) == 2) return true;
   errno = EINVAL;
   if (sscanf(order, "read %ld %zu", &at, &bytes) != 2 || bytes >= sizeof text) return false;
   if (pread(d->fd, said, bytes, at) != (ssize_t)bytes) return false;
@@ -51,4 +56,11 @@ bool disk_obey(const char *code, size_t len, char said[DISK_WORDS_MAX]) {
   }
   snprintf(said, DISK_WORDS_MAX, "%s", d ? strerror(errno) : "there is no scratch disk");
   return false;
+}
+
+void disk_settle(void) {
+  const struct drive *d = scratch();
+  size_t bytes = strlen(late_text);
+  if (d && bytes > 0 && pwrite(d->fd, late_text, bytes, late_at) < 0) perror("fake: a late write");
+  late_text[0] = 0;
 }

@@ -132,6 +132,8 @@ void eval_send(uint32_t stream, const char *code, size_t len);
 bool disk_is_order(const char *code, size_t len);
 /* `said`: what was read; or, when it is false, what is wrong. */
 bool disk_obey(const char *code, size_t len, char said[DISK_WORDS_MAX]);
+/* What was asked of the disk before the pause is done before the snapshot. */
+void disk_settle(void);
 
 /* faults.c: what the test wants to go wrong. */
 void faults_read(void);

@@ -236,6 +236,7 @@ void do_create(const struct json *body, struct answer *a) {
     return;
   }
   vsock_reset();
+  disk_settle();
   const char *type = json_get_string(body, "snapshot_type");
   /* Without a record the diff is what is resident: all that may have been written. */
   bool diff = type && strcmp(type, "Diff") == 0 && vm.tracks;

@@ -131,6 +131,16 @@ function disks(jail: JailPolicy | null): void {
     assert.equal(await readIn(later.frozen, 5), ".....");
   });
 
+  test("a write that is done between the pause and the snapshot is in the capture", async () => {
+    const guest = await Guest.open(world, world.frozen);
+    await guest.value("#disk late 0 tardy");
+    assert.equal(await read(guest), "begin");
+    const { frozen } = await guest.capture();
+    assert.equal(await readIn(frozen), "tardy");
+    assert.equal(await read(guest), "tardy");
+    await guest.vm.stop();
+  });
+
   test("a later owner captures the disk of what it adopted", async () => {
     const guest = await Guest.open(world, world.frozen);
     await write(guest, 0, "early");

@@ -130,9 +130,10 @@ async function openSized(path: string, bytes: number): Promise<FileHandle> {
 
 /**
  * Moves a file of that size out of a VMM's directory, and makes it ours; `to` is replaced. It is
- * looked at once it is out, where whoever runs in a jail cannot put another one in its place.
+ * looked at again once it is out, where whoever runs in a jail cannot put another one in its place.
  */
 export async function moveOut(from: string, to: string, bytes: number): Promise<void> {
+  await requireSize(from, bytes);
   await move(from, to);
   await using handle = await openSized(to, bytes);
   const self = { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 };
