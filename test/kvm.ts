@@ -21,7 +21,7 @@ import { failUsage, readArgs } from "./runner/args.ts";
 const vmMemoryMib = 3072;
 /**
  * With two, QEMU 7.2 mixes up the SSE registers of a guest's guest when it is busy: a program that
- * looks at its own found others in 166 of 940 rounds, and in none of 1060 with one.
+ * looks at its own found others in 166 of 940 rounds, and in none of 1040 with one.
  */
 const vmCpus = 1;
 const usage = "npm run test:kvm -- [--firecracker PATH [--jailer PATH] [--suite]]";
