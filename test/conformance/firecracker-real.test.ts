@@ -12,9 +12,9 @@ import { locateFirecracker } from "@forkd/host/store/firecracker.ts";
 import { skipWithout } from "../helpers/capability.ts";
 import { flattenInto } from "../helpers/fake-firecracker.ts";
 import { statusOf } from "../helpers/process-status.ts";
+import { countingGuest, diskGuest, type TinyGuest } from "../helpers/tiny-guest.ts";
 import {
-  counterIn,
-  countsBeyond,
+  assertOneInstant,
   diskOf,
   generationIn,
   generationOf,
@@ -32,7 +32,7 @@ const binary = process.env["FORKD_TEST_FIRECRACKER"] ?? "";
 
 const skip =
   (binary === "" && "needs a Firecracker: npm run test:firecracker -- --binary PATH") ||
-  skipWithout("root", "kvm", "guest-agent");
+  skipWithout("root", "kvm", "compiler", "guest-agent");
 
 const dir = await mkdtemp(join(tmpdir(), "forkd-fcr-"));
 await mkdir(join(dir, "cache"));
@@ -60,7 +60,7 @@ function tinyLife(jail: JailPolicy | null): void {
   let world: TinyWorld;
 
   before(async () => {
-    world = await TinyWorld.boot(engineIn(jail), await mkdtemp(join(dir, "t-")), hostCpu());
+    world = await bootTiny(jail, countingGuest());
   });
   after(async () => {
     await world?.[Symbol.asyncDispose]();
@@ -77,11 +77,11 @@ function tinyLife(jail: JailPolicy | null): void {
   test("counts on in a fork, in its captures, and in a fork of one", async () => {
     const child = await world.restore(world.frozen);
     await child.vm.resume();
-    const counts = [await counterIn(world.frozen)];
+    const counts = [await world.counterIn(world.frozen)];
     const counted = async (of: TinyChild): Promise<TinyFrozen> => {
-      await countsBeyond(of.vm, counts.at(-1) ?? 0n);
+      await world.countsBeyond(of.vm, counts.at(-1) ?? 0n);
       const captured = await world.capture(of);
-      counts.push(await counterIn(captured));
+      counts.push(await world.counterIn(captured));
       return captured;
     };
     await counted(child);
@@ -93,7 +93,25 @@ function tinyLife(jail: JailPolicy | null): void {
     await grandchild.vm.stop();
     assert.equal(new Set(counts).size, 4);
     assert.deepEqual([...counts].sort(ascending), counts);
-    assert.equal(await counterIn(world.frozen), counts[0], "the image stays as it was");
+    assert.equal(await world.counterIn(world.frozen), counts[0], "the image stays as it was");
+  });
+
+  test("writes to its disk what its memory says, in each capture and in forks", async () => {
+    await using writers = await bootTiny(jail, await diskGuest());
+    await assertOneInstant(writers, writers.frozen);
+    let from: TinyFrozen = writers.frozen;
+    for (let generation = 0; generation < 2; generation += 1) {
+      const child = await writers.restore(from);
+      await child.vm.resume();
+      for (let turn = 0; turn < 3; turn += 1) {
+        // It waits for its disk, so it gets on only if what it had asked for is done.
+        await writers.countsBeyond(child.vm, (await writers.counterIn(from)) + 1n);
+        from = await writers.capture(child);
+        await assertOneInstant(writers, from);
+      }
+      await child.vm.stop();
+    }
+    await assertOneInstant(writers, writers.frozen);
   });
 
   test("has a disk of its own, and its captures have that of their instant", async () => {
@@ -123,6 +141,11 @@ function tinyLife(jail: JailPolicy | null): void {
     assert.equal(new Set(ids).size, 3, `no two of ${ids} are one`);
     await Promise.all([a.vm.stop(), b.vm.stop()]);
   });
+}
+
+async function bootTiny(jail: JailPolicy | null, guest: TinyGuest): Promise<TinyWorld> {
+  const own = await mkdtemp(join(dir, "t-"));
+  return await TinyWorld.boot({ engine: engineIn(jail), dir: own, cpu: hostCpu(), guest });
 }
 
 const ascending = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);

@@ -13,10 +13,17 @@ import { writeElf } from "./kernel-fixture.ts";
 
 const sources = join(import.meta.dirname, "../fakes/firecracker");
 const python = join(import.meta.dirname, "../../guest/runtime/python.py");
-/** Two small programs on a busy host. */
+/** Small programs on a busy host. */
 const buildTimeoutMs = 120_000;
 
 let built: Promise<unknown> | undefined;
+
+/** Builds all of test/fakes/firecracker. Throws what the compiler says. */
+export async function buildFakes(): Promise<string> {
+  built ??= run(["make", "-s", "-C", sources], { timeoutMs: buildTimeoutMs });
+  await built;
+  return join(sources, "build");
+}
 
 /** A request that a stand-in got. */
 export interface SeenRequest {
@@ -45,12 +52,11 @@ export class FakeFirecracker {
 
   /** `dir` is made. Throws what the compiler says. */
   static async make(dir: string): Promise<FakeFirecracker> {
-    built ??= run(["make", "-s", "-C", sources], { timeoutMs: buildTimeoutMs });
-    await built;
+    const build = await buildFakes();
     await mkdir(dir, { recursive: true, mode: 0o755 });
     const fake = new FakeFirecracker(dir);
-    await copyFile(join(sources, "build/firecracker"), fake.binary);
-    await copyFile(join(sources, "build/jailer"), fake.jailer);
+    await copyFile(join(build, "firecracker"), fake.binary);
+    await copyFile(join(build, "jailer"), fake.jailer);
     await fake.faults();
     return fake;
   }

@@ -1,4 +1,6 @@
-import { liveRam } from "./live-ram.ts";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { buildFakes } from "./fake-firecracker.ts";
 
 /**
  * A guest that needs no Linux: some instructions that print a line on the first serial port and
@@ -6,18 +8,37 @@ import { liveRam } from "./live-ram.ts";
  * one, at its entry point.
  */
 
-export const tinyGuestWords = "forkd-tiny runs\n";
+const words = "forkd-tiny runs\n";
 const loadAddress = 0x100000;
 const wordsAt = 64;
 const counterAt = 128;
 const imageBytes = 256;
-/** Where the counter lies in the guest's RAM: 64 bits, little-endian. */
-export const tinyCounterOffset = loadAddress + counterAt;
 
-/** The counter of a running guest; undefined before it is loaded. */
-export async function liveTinyCounter(pid: number, ramBytes: number): Promise<bigint | undefined> {
-  const counter = await liveRam(pid, ramBytes, { offset: tinyCounterOffset, bytes: 8 });
-  return counter?.readBigUInt64LE();
+/** A guest for a real Firecracker, which says some words on its console and then counts. */
+export interface TinyGuest {
+  /** An ELF kernel. */
+  readonly elf: Buffer;
+  readonly words: string;
+  /** Where its counter lies in the RAM: 64 bits, little-endian. */
+  readonly counterOffset: number;
+}
+
+/** One that counts as fast as it can. */
+export function countingGuest(): TinyGuest {
+  return { elf: writeTinyGuest(), words, counterOffset: loadAddress + counterAt };
+}
+
+const progress = 0x180000;
+/** Where a {@link diskGuest} has the number that it has asked its disk to take. */
+export const askedOffset = progress;
+
+/**
+ * One that writes numbers to the first sector of its disk, and counts those that are done; see
+ * test/fakes/firecracker/disk-guest.c. Needs a compiler.
+ */
+export async function diskGuest(): Promise<TinyGuest> {
+  const elf = await readFile(join(await buildFakes(), "disk-guest"));
+  return { elf, words: "forkd-disk runs\n", counterOffset: progress + 8 };
 }
 
 /** x86_64 machine code; the numbers behind instructions are distances from the next one. */
@@ -47,7 +68,7 @@ export function writeTinyGuest(): Buffer {
   const headerBytes = 64 + 56;
   const image = Buffer.alloc(imageBytes);
   code().copy(image);
-  image.write(tinyGuestWords, wordsAt, "latin1");
+  image.write(words, wordsAt, "latin1");
   const header = Buffer.alloc(headerBytes);
   header.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
   header.writeUInt16LE(2, 16); // an executable

@@ -6,12 +6,7 @@ import { VmJournal } from "@forkd/host/engine/firecracker/journal.ts";
 import { fileKey, writableFiles } from "@forkd/host/linux/writable-files.ts";
 import { eventually } from "./eventually.ts";
 import { liveRam } from "./live-ram.ts";
-import {
-  liveTinyCounter,
-  tinyCounterOffset,
-  tinyGuestWords,
-  writeTinyGuest,
-} from "./tiny-guest.ts";
+import { askedOffset, type TinyGuest } from "./tiny-guest.ts";
 import { lowRamBytes, vmGenIdIn } from "./vmgenid.ts";
 
 const mib = 1024 * 1024;
@@ -27,25 +22,36 @@ export interface TinyFrozen {
   readonly scratch: string | null;
 }
 
+export interface TinyWorldOptions {
+  readonly engine: Engine;
+  /** Empty. */
+  readonly dir: string;
+  readonly cpu: string;
+  readonly guest: TinyGuest;
+}
+
 /** A tiny guest of Firecracker with a disk that says `begin`, frozen, and its children. */
 export class TinyWorld implements AsyncDisposable {
   readonly #engine: Engine;
   readonly #dir: string;
   readonly #machine: Machine;
+  readonly #guest: TinyGuest;
   readonly #vms: Vm[] = [];
   #dirs = 0;
 
-  private constructor(engine: Engine, dir: string, cpu: string) {
+  private constructor({ engine, dir, cpu, guest }: TinyWorldOptions) {
     this.#engine = engine;
     this.#dir = dir;
+    this.#guest = guest;
     this.#machine = { accel: "kvm", cpu, vcpus: 1, memoryMib, nic: true };
   }
 
-  /** Boots a parent in an empty directory, and freezes it when it has spoken and counted. */
-  static async boot(engine: Engine, dir: string, cpu: string): Promise<TinyWorld> {
-    const world = new TinyWorld(engine, dir, cpu);
+  /** Boots a parent, and freezes it when it has spoken and counted. */
+  static async boot(options: TinyWorldOptions): Promise<TinyWorld> {
+    const { engine, dir, guest } = options;
+    const world = new TinyWorld(options);
     const file = (name: string): string => join(dir, name);
-    await writeFile(file("vmlinux"), writeTinyGuest());
+    await writeFile(file("vmlinux"), guest.elf);
     for (const name of ["initrd", "root.img"]) await writeFile(file(name), Buffer.alloc(4096));
     await writeFile(file("scratch.0"), "begin");
     await using disk = await open(file("scratch.0"), "r+");
@@ -60,8 +66,8 @@ export class TinyWorld implements AsyncDisposable {
       scratch: { file: file("scratch.0"), format: "raw" },
     });
     world.#vms.push(parent);
-    await eventually(() => assert.ok(parent.consoleTail().includes(tinyGuestWords)));
-    await countsBeyond(parent, 0n);
+    await eventually(() => assert.ok(parent.consoleTail().includes(guest.words)));
+    await world.countsBeyond(parent, 0n);
     await parent.pause();
     await parent.saveState(file("vmstate"));
     await parent.stop();
@@ -112,6 +118,20 @@ export class TinyWorld implements AsyncDisposable {
     return { memory, vmstateFile: files.vmstate, scratch: file("scratch") };
   }
 
+  /** Waits until a guest has got on: what is captured then is not what it began with. */
+  async countsBeyond({ process: { pid } }: Vm, last: bigint): Promise<void> {
+    const range = { offset: this.#guest.counterOffset, bytes: 8 };
+    await eventually(async () => {
+      const counter = (await liveRam(pid, memoryMib * mib, range))?.readBigUInt64LE() ?? 0n;
+      assert.ok(counter > last, `it does not count on from ${last}`);
+    });
+  }
+
+  /** Where a frozen guest had got to: of a capture, by the pages over its image. */
+  counterIn({ memory }: TinyFrozen): Promise<bigint> {
+    return numberAt(memory.overlay?.file ?? memory.base, this.#guest.counterOffset);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#vms.map((vm) => vm.stop()));
   }
@@ -130,20 +150,6 @@ export interface TinyChild {
   readonly image: MemoryImage;
 }
 
-/** Where a frozen guest had got to: of a capture, by the pages over its image. */
-export async function counterIn({ memory }: TinyFrozen): Promise<bigint> {
-  const bytes = await readAt(memory.overlay?.file ?? memory.base, tinyCounterOffset, 8);
-  return bytes.readBigUInt64LE();
-}
-
-/** Waits until a guest has got on: what is captured then is not what it began with. */
-export async function countsBeyond({ process: { pid } }: Vm, last: bigint): Promise<void> {
-  await eventually(async () => {
-    const counter = (await liveTinyCounter(pid, memoryMib * mib)) ?? 0n;
-    assert.ok(counter > last, `it does not count on from ${last}`);
-  });
-}
-
 /** The one file that Firecracker itself has open for writing: in its own directory. */
 export async function diskOf({ vm, workDir }: TinyChild): Promise<string> {
   const { dir } = await VmJournal.open(workDir);
@@ -153,7 +159,19 @@ export async function diskOf({ vm, workDir }: TinyChild): Promise<string> {
   return path;
 }
 
-/** The tiny guest has no driver for its disk, so the words on it come from outside. */
+/**
+ * Of a disk guest: what its disk holds must be what its memory says is done, or has asked for and
+ * not heard of.
+ */
+export async function assertOneInstant(world: TinyWorld, frozen: TinyFrozen): Promise<void> {
+  const { memory, scratch } = frozen;
+  const done = await world.counterIn(frozen);
+  const asked = await numberAt(memory.overlay?.file ?? memory.base, askedOffset);
+  const written = await numberAt(scratch ?? assert.fail(), 0);
+  assert.ok(done <= written && written <= asked, `${done} done, ${asked} asked, ${written} there`);
+}
+
+/** A counting guest has no driver for its disk, so the words on it come from outside. */
 export async function writeWord(path: string, word: string): Promise<void> {
   await using handle = await open(path, "r+");
   await handle.write(word, 0);
@@ -172,6 +190,10 @@ export async function generationOf({ vm }: TinyChild): Promise<string> {
 
 export async function generationIn({ memory }: TinyFrozen): Promise<string> {
   return vmGenIdIn(await readAt(memory.base, 0, lowRamBytes)) ?? assert.fail("there is no VMGENID");
+}
+
+async function numberAt(path: string, offset: number): Promise<bigint> {
+  return (await readAt(path, offset, 8)).readBigUInt64LE();
 }
 
 async function readAt(path: string, offset: number, bytes: number): Promise<Buffer> {
