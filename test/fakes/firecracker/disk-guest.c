@@ -1,7 +1,7 @@
 /*
- * A guest that needs no Linux, for a real Firecracker: it writes a number to the first sector of its
- * scratch disk, waits until that is done, and takes the next number. What it has asked for and what
- * is done is in its RAM, so whoever has both can tell whether they are of one instant.
+ * A guest that needs no Linux, for a real Firecracker: it writes a number to the first sector of
+ * its scratch disk, waits until that is done, and takes the next number. What it has asked for and
+ * what is done is in its RAM, so whoever has both can tell whether they are of one instant.
  *
  * Device and queue are those of virtio 1.2, 4.2.2 (MMIO) and 2.7 (split queues). Firecracker starts
  * it in 64-bit mode with the first GiB mapped one to one, by the table at PDPT.
