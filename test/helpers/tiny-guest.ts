@@ -37,7 +37,7 @@ export const askedOffset = progress;
  * test/fakes/firecracker/disk-guest.c. Needs a compiler.
  */
 export async function diskGuest(): Promise<TinyGuest> {
-  const elf = await readFile(join(await buildFakes(), "disk-guest"));
+  const elf = await readFile(join(await buildFakes("build/disk-guest"), "disk-guest"));
   return { elf, words: "forkd-disk runs\n", counterOffset: progress + 8 };
 }
 
