@@ -32,7 +32,7 @@ const binary = process.env["FORKD_TEST_FIRECRACKER"] ?? "";
 
 const skip =
   (binary === "" && "needs a Firecracker: npm run test:firecracker -- --binary PATH") ||
-  skipWithout("root", "kvm", "compiler", "guest-agent");
+  skipWithout("root", "kvm", "guest-agent");
 
 const dir = await mkdtemp(join(tmpdir(), "forkd-fcr-"));
 await mkdir(join(dir, "cache"));
@@ -96,7 +96,9 @@ function tinyLife(jail: JailPolicy | null): void {
     assert.equal(await world.counterIn(world.frozen), counts[0], "the image stays as it was");
   });
 
-  test("writes to its disk what its memory says, in each capture and in forks", async () => {
+  test("writes to its disk what its memory says, in each capture and in forks", {
+    skip: skipWithout("compiler"),
+  }, async () => {
     await using writers = await bootTiny(jail, await diskGuest());
     await assertOneInstant(writers, writers.frozen);
     let from: TinyFrozen = writers.frozen;
