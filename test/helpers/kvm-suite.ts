@@ -1,12 +1,11 @@
 import { join } from "node:path";
 import { type Baked, repoRoot } from "./baked.ts";
+import { trialSecs } from "./kvm-walk.ts";
 import { installed } from "./system-controller.ts";
 import type { SystemVm } from "./system-vm.ts";
 
 /** Its own is the shorter one: docs/firecracker.md says what it runs. */
 const timeoutMs = 20 * 60_000;
-/** As in the walk: a guest boots in half a minute there. */
-const trialSecs = 300;
 
 /** What {@link runSuite} needs in the files of a system VM, beside those of the checkout. */
 export const suiteFiles = { "forkd/test": join(repoRoot, "test") } as const;

@@ -11,11 +11,14 @@ import { type Answer, call, installed, startController } from "./system-controll
 import type { SystemVm } from "./system-vm.ts";
 import { ports, world } from "./test-world.ts";
 
-/** A guest boots in half a minute there, and its interpreter starts as slowly. */
-const trialSecs = 300;
+/** For FORKD_KVM_TRIAL_SECS: a guest boots in half a minute there on a busy machine. */
+export const trialSecs = 300;
 const cliTimeoutMs = 15 * 60_000;
 const guestSecs = 200;
 const memoryMib = 256;
+/** Where writes go that are not to a tmpfs. */
+const scratchMib = 128;
+const file = "/var/it";
 
 /** Says what a server answers, in a guest. No quotes of the shell's: see {@link call}. */
 const probe = `import socket, sys
@@ -54,6 +57,7 @@ export class KvmWalk {
     await this.#step("exec writes a file in one of them", () => this.#write());
     await this.#step("eval runs in all of them", () => this.#eval());
     await this.#step("a diff branch has what its sandbox had", () => this.#branchDiff());
+    await this.#step("a branch of its fork has what both had", () => this.#branchChain());
     await this.#step("a live branch works or says why not", () => this.#branchLive());
     await this.#step("children reach what their policies name", () => this.#network());
     await this.#step("a killed daemon's sandboxes are adopted", () => this.#adopt());
@@ -91,7 +95,7 @@ export class KvmWalk {
   }
 
   async #bake(): Promise<void> {
-    const size = ["--mem-size-mib", String(memoryMib)];
+    const size = ["--mem-size-mib", String(memoryMib), "--scratch-mib", String(scratchMib)];
     await this.#forkd(
       "from-image",
       ...this.#image,
@@ -102,7 +106,9 @@ export class KvmWalk {
       ...size,
     );
     const path = `${installed.dataDir}/snapshots/${this.#tag}/snapshot.json`;
-    assert.match(await this.#vm.ok(`cat ${path}`), /"accel": "kvm"/);
+    const manifest = await this.#vm.ok(`cat ${path}`);
+    assert.match(manifest, /"accel": "kvm"/);
+    assert.match(manifest, new RegExp(`"size_mib": ${scratchMib}\\b`));
   }
 
   async #spawn(): Promise<void> {
@@ -116,9 +122,9 @@ export class KvmWalk {
   }
 
   async #write(): Promise<void> {
-    assert.equal(await this.#shell(this.#first(), "echo one > /tmp/it; cat /tmp/it"), "one\n");
+    assert.equal(await this.#shell(this.#first(), `echo one > ${file}; cat ${file}`), "one\n");
     const [, second = assert.fail("no second child")] = this.#children;
-    assert.equal(await this.#shell(second.id, "cat /tmp/it 2>/dev/null || echo none"), "none\n");
+    assert.equal(await this.#shell(second.id, `cat ${file} 2>/dev/null || echo none`), "none\n");
   }
 
   async #eval(): Promise<void> {
@@ -132,11 +138,22 @@ export class KvmWalk {
   async #branchDiff(): Promise<void> {
     const tag = `${this.#tag}-diff`;
     await this.#ok(`POST /v1/sandboxes/${this.#first()}/branch`, 201, { tag, mode: "diff" });
-    await this.#shell(this.#first(), "echo two >> /tmp/it");
+    await this.#shell(this.#first(), `echo two >> ${file}`);
     const [grandchild = assert.fail("nothing was spawned")] = await this.#fork(tag, 1);
     this.#children.push(grandchild);
-    assert.equal(await this.#shell(grandchild.id, "cat /tmp/it"), "one\n");
-    assert.equal(await this.#shell(this.#first(), "cat /tmp/it"), "one\ntwo\n");
+    assert.equal(await this.#shell(grandchild.id, `cat ${file}`), "one\n");
+    assert.equal(await this.#shell(this.#first(), `cat ${file}`), "one\ntwo\n");
+  }
+
+  /** A chain of three: its forks are put together from all of them. */
+  async #branchChain(): Promise<void> {
+    const tag = `${this.#tag}-chain`;
+    const { id } = this.#children.at(-1) ?? assert.fail("there are no children");
+    assert.equal(await this.#shell(id, `echo three >> ${file}; cat ${file}`), "one\nthree\n");
+    await this.#ok(`POST /v1/sandboxes/${id}/branch`, 201, { tag, mode: "diff" });
+    const [last = assert.fail("nothing was spawned")] = await this.#fork(tag, 1);
+    this.#children.push(last);
+    assert.equal(await this.#shell(last.id, `cat ${file}`), "one\nthree\n");
   }
 
   /** QEMU's needs a kernel that can track writes (6.7); Firecracker's a build that nobody has. */
@@ -148,7 +165,7 @@ export class KvmWalk {
     if (status === 201) {
       const [grandchild = assert.fail("nothing was spawned")] = await this.#fork(tag, 1);
       this.#children.push(grandchild);
-      assert.equal(await this.#shell(grandchild.id, "cat /tmp/it"), "one\ntwo\n");
+      assert.equal(await this.#shell(grandchild.id, `cat ${file}`), "one\ntwo\n");
       return;
     }
     const { code, error } = z.object({ code: z.string(), error: z.string() }).parse(body);
@@ -176,7 +193,7 @@ export class KvmWalk {
     await this.#vm.ok(`systemctl kill --signal KILL --kill-whom main ${installed.unit}`);
     await this.#vm.run(`systemctl stop ${installed.unit}; systemctl reset-failed`);
     await startController(this.#vm, this.#env());
-    assert.equal(await this.#shell(this.#first(), "cat /tmp/it"), "one\ntwo\n");
+    assert.equal(await this.#shell(this.#first(), `cat ${file}`), "one\ntwo\n");
     const alive = z.array(sandboxInfoSchema).parse(await this.#ok("GET /v1/sandboxes", 200));
     const running = alive.filter(({ state }) => state === "running").map(({ id }) => id);
     assert.deepEqual(running.sort(), this.#children.map(({ id }) => id).sort());

@@ -17,6 +17,7 @@ export const worldFiles = {
 export async function makeWorld(vm: SystemVm): Promise<void> {
   const inside = `ip netns exec ${unit}`;
   const steps = [
+    "set -e",
     `ip netns add ${unit}`,
     `ip link add uplink0 type veth peer name eth0 netns ${unit}`,
     "ip address add 203.0.113.1/24 dev uplink0 && ip link set uplink0 up",
@@ -24,5 +25,5 @@ export async function makeWorld(vm: SystemVm): Promise<void> {
     `systemd-run --unit=${unit} ${inside} /files/node /files/${server} ${ports.web} ${ports.other}`,
     `journalctl --unit ${unit} --follow --no-tail | grep -m 1 listening`,
   ];
-  await vm.ok(steps.join("\n").replace(/^/, "set -e\n"), { timeoutMs });
+  await vm.ok(steps.join("\n"), { timeoutMs });
 }
