@@ -20,9 +20,12 @@ for (const name of programs) {
     const { code, err } = runs(`test/${name}.ts`, "--wrong");
     assert.equal(code, 2, err);
     assert.match(err, /^error: Unknown option '--wrong'.*\nusage: npm \S.*\n$/);
-    assert.deepEqual(runs(`test/${name}.ts`, "--help"), { code: 0, err: "" });
   });
 }
+
+test("to be asked for help is no error", () => {
+  assert.deepEqual(runs("test/run.ts", "--help"), { code: 0, err: "" });
+});
 
 test("a benchmark says so too", () => {
   const { code, err } = runs("bench/main.ts", "spawn", "--wrong");
