@@ -45,7 +45,7 @@ const needed: readonly string[] = ["Install", "See that it works", "A first snap
 const provocations: Readonly<Record<string, string>> = {
   "A first snapshot": "cp -a /files/data/. /var/lib/forkd/",
   "The daemon does not start: the port is taken":
-    "systemctl stop forkd-controller; " +
+    "systemctl stop forkd-controller; systemctl reset-failed forkd-controller; " +
     "systemd-run --unit=squatter python3 -m http.server 8889 --bind 127.0.0.1; sleep 10",
   "The daemon does not start: its configuration": `echo CHANGE_ME > ${token}`,
   "The daemon is killed, or does not answer": "systemctl reset-failed forkd-controller",
