@@ -33,11 +33,14 @@ function testFiles(project: NodeProject, filter: string | null): string[] {
   return filter === null ? files : files.filter((file) => file.includes(filter));
 }
 
+/** As scripts/node runs our sources. */
+const sourceFlags = ["--conditions=forkd-source", "--disable-warning=ExperimentalWarning"];
+
 function nodeArgs(project: NodeProject, options: RunOptions, files: string[]): string[] {
   return [
     process.execPath,
-    "--conditions=forkd-source",
-    "--disable-warning=ExperimentalWarning",
+    // V8's too, which Node hands on to the processes of the files (test/helpers/system-node).
+    ...new Set([...process.execArgv, ...sourceFlags]),
     "--test",
     // No --test-force-exit: a file that exits by force can lose results that are still in its pipe.
     `--test-concurrency=${project.concurrency}`,

@@ -11,14 +11,15 @@ const reporter = join(import.meta.dirname, "../../runner/reporter.ts");
 const flags = ["--test-force-exit", "--test-timeout=1500"];
 
 /** Runs one test file through `node --test` with our reporter. */
-async function report(source: string): Promise<TestLine[]> {
+async function report(source: string, ...more: readonly string[]): Promise<TestLine[]> {
   await using dir = await makeTmpDir("reporter");
   const file = join(dir.path, "sample.test.mjs");
   writeFileSync(file, `import { describe, before, test } from "node:test";\n${source}\n`);
   const lines: ReportLine[] = [];
   // Inside a test, node --test would think that it is one of its own children.
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-  await runChild([process.execPath, "--test", ...flags, `--test-reporter=${reporter}`, file], {
+  const words = [...more, "--test", ...flags, `--test-reporter=${reporter}`, file];
+  await runChild([process.execPath, ...words], {
     cwd: dir.path,
     env,
     deadlineMs: 20_000,
@@ -81,4 +82,10 @@ test("a hook that fails makes a failure", async () => {
       test("inside", () => {});
     });`);
   assert.ok(lines.some((line) => line.outcome === "failed" && /no ground/.test(line.reason)));
+});
+
+test("options of V8 reach the processes of the files, as test/helpers/system-node needs", async () => {
+  const source = `test("has them", { skip: globalThis.gc ? false : "has none" }, () => {});`;
+  assert.deepEqual(outcomes(await report(source)), ["skipped"]);
+  assert.deepEqual(outcomes(await report(source, "--expose-gc")), ["passed"]);
 });
