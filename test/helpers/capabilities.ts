@@ -1,9 +1,12 @@
 import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { type Capability, parseCapabilities } from "@forkd/host/linux/privileges.ts";
 
 /** What a test needs of its host. */
 export interface Needs {
   readonly root?: boolean;
+  /** What this process may do, which a container's root may not. */
+  readonly capabilities?: readonly Capability[];
   readonly programs?: readonly string[];
   /** Device files that must open for reading and writing, such as /dev/kvm. */
   readonly devices?: readonly string[];
@@ -18,6 +21,10 @@ const repoRoot = join(import.meta.dirname, "../..");
 /** False when this host can run the test, else what it lacks: for `test(name, { skip })`. */
 export function missing(needs: Needs): string | false {
   if (needs.root === true && process.getuid?.() !== 0) return "needs root";
+  const held = needs.capabilities === undefined ? new Set() : ownCapabilities();
+  const taken = (needs.capabilities ?? []).filter((name) => !held.has(name));
+  if (taken.length > 0)
+    return `needs ${taken.map((name) => `CAP_${name.toUpperCase()}`).join(", ")}`;
   if (needs.network === true && process.env["FORKD_TEST_OFFLINE"] === "1") {
     return "needs package archives, and FORKD_TEST_OFFLINE is set";
   }
@@ -27,6 +34,10 @@ export function missing(needs: Needs): string | false {
   if (shut.length > 0) return `needs ${shut.join(", ")}`;
   const unbuilt = (needs.built ?? []).filter((path) => !existsSync(join(repoRoot, path)));
   return unbuilt.length > 0 && `needs ${unbuilt.join(", ")} (npm run native)`;
+}
+
+function ownCapabilities(): ReadonlySet<Capability> {
+  return parseCapabilities(readFileSync("/proc/self/status", "utf8"));
 }
 
 function opens(path: string): boolean {

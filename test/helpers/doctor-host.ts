@@ -20,6 +20,7 @@ const healthyFiles: Readonly<Record<string, string>> = {
   "proc/cpuinfo": "processor : 0\nflags\t\t: fpu vmx sse\n",
   "proc/meminfo": "MemAvailable:   8000000 kB\nHugePages_Total:  4\nHugePages_Free:   4\n",
   "proc/self/limits": "Limit   Soft Hard Units\nMax open files  1024  524288  files\n",
+  "proc/self/status": "CapBnd:\t000001ffffffffff\n",
   "sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc\n",
   "sys/kernel/mm/ksm/run": "1\n",
   "sys/kernel/mm/ksm/pages_to_scan": "1000\n",

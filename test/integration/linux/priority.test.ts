@@ -6,9 +6,9 @@ import { text } from "node:stream/consumers";
 import { describe, test } from "node:test";
 import { findProcess } from "@forkd/host/linux/proc.ts";
 import { repoRoot } from "../../helpers/baked.ts";
+import { missing } from "../../helpers/capabilities.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 import { startProcess } from "../../helpers/daemon-process.ts";
-import { statusOf } from "../../helpers/process-status.ts";
 import { makeTmpDir } from "../../helpers/tmp.ts";
 
 const hasSessions = existsSync("/proc/self/autogroup");
@@ -46,13 +46,9 @@ async function tell(before: readonly string[]): Promise<{
   return JSON.parse(await text(child.stdout));
 }
 
-/** In CapEff, see capabilities(7). */
-const capSysNice = 23n;
-
 function whyNotRaised(): string | false {
   if (getPriority() !== 0) return "needs a run that was started with nice 0";
-  const held = BigInt(`0x${statusOf(process.pid, "CapEff")}`);
-  return ((held >> capSysNice) & 1n) === 0n && "needs CAP_SYS_NICE";
+  return missing({ capabilities: ["sys_nice"] });
 }
 
 describe("the priority of a daemon", { skip: skipWithout("root") || whyNotRaised() }, () => {

@@ -6,7 +6,9 @@ import { repoRoot } from "../../helpers/baked.ts";
 import { missing } from "../../helpers/capabilities.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 
-const skip = skipWithout("root", "tun") || missing({ programs: ["setpriv"] });
+const skip =
+  skipWithout("root", "tun") ||
+  missing({ programs: ["setpriv"], capabilities: ["net_admin", "sys_admin"] });
 const module = join(repoRoot, "packages/host/src/engine/firecracker/card.ts");
 const script = `const { canHaveCards } = await import(${JSON.stringify(module)});
 console.log(await canHaveCards());`;
@@ -15,7 +17,8 @@ console.log(await canHaveCards());`;
 async function saidWithout(...capabilities: readonly string[]): Promise<string> {
   const dropped = capabilities.map((name) => `-${name}`).join(",");
   const less = dropped === "" ? [] : ["setpriv", `--bounding-set=${dropped}`];
-  const { stdout } = await run([...less, process.execPath, "--input-type=module", "-e", script]);
+  const flags = ["--conditions=forkd-source", "--input-type=module", "--eval", script];
+  const { stdout } = await run([...less, process.execPath, ...flags]);
   return stdout.trim();
 }
 

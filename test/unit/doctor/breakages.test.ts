@@ -61,6 +61,16 @@ const rows: readonly (readonly [
   ],
   ["ksm", "no merging", "skip", /off/, "hint", (h) => h.write("sys/kernel/mm/ksm/run", "0\n")],
   ["tun", "no tun", "warn", /tun is missing/, "hint", (h) => h.remove("dev/net/tun")],
+  // What Docker leaves to root.
+  [
+    "tun",
+    "no CAP_NET_ADMIN",
+    "warn",
+    /CAP_NET_ADMIN, CAP_SYS_/,
+    "none",
+    (h) => caps(h, "a80425fb"),
+  ],
+  ["tun", "no CAP_SYS_ADMIN", "warn", /no CAP_SYS_ADMIN/, "none", (h) => caps(h, "00001000")],
   [
     "tap",
     "a tap that is down",
@@ -127,6 +137,8 @@ const rows: readonly (readonly [
 const release = (host: DoctorHost, text: string) => sysctl(host, "kernel/osrelease", text);
 const sysctl = (host: DoctorHost, name: string, text: string) =>
   host.write(`proc/sys/${name}`, `${text}\n`);
+const caps = (host: DoctorHost, mask: string) =>
+  host.write("proc/self/status", `CapBnd:\t00000000${mask}\n`);
 const memory = (host: DoctorHost, kib: number) =>
   host.write("proc/meminfo", `MemAvailable:   ${kib} kB\n`);
 

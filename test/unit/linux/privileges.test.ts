@@ -7,12 +7,18 @@ const statusWith = (mask: string): string =>
 
 test("the capabilities that a process has are read bit by bit", () => {
   const read = (mask: string): string[] => [...parseCapabilities(statusWith(mask))];
-  assert.deepEqual(read("000001ffffffffff"), ["net_admin", "sys_admin"]);
+  assert.deepEqual(read("000001ffffffffff"), ["net_admin", "sys_admin", "sys_nice"]);
   assert.deepEqual(read("0000000000001000"), ["net_admin"]);
   assert.deepEqual(read("0000000000200000"), ["sys_admin"]);
   // What a container's root has: Docker's default set.
   assert.deepEqual(read("00000000a80425fb"), []);
   assert.deepEqual(read("0000000000000000"), []);
+});
+
+test("what root may have at all is another set than what a process has", () => {
+  const status = "CapEff:\t0\nCapBnd:\t0000000000201000\n";
+  assert.deepEqual([...parseCapabilities(status)], []);
+  assert.deepEqual([...parseCapabilities(status, "CapBnd")], ["net_admin", "sys_admin"]);
 });
 
 test("a status that does not say so grants nothing", () => {

@@ -10,6 +10,7 @@ import {
 import { readHostState } from "../linux/net/host-setup.ts";
 import { hostNetDefaults } from "../linux/net/plan.ts";
 import { isNetns, NetnsPool } from "../linux/net/pool.ts";
+import { parseCapabilities } from "../linux/privileges.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import { ask, type DoctorScope, readNumber, readText } from "./scope.ts";
 
@@ -17,6 +18,8 @@ import { ask, type DoctorScope, readNumber, readText } from "./scope.ts";
 const childPattern = /^forkd-child-\d{1,6}$/;
 /** if.h: the interface is up. */
 const interfaceUp = 0x1;
+/** For namespaces and taps; of a container's root they are often taken. */
+const netCapabilities = ["net_admin", "sys_admin"] as const;
 const hostTap = "forkd-tap0";
 const provision = "sudo forkd netns setup 100";
 
@@ -48,8 +51,15 @@ async function tun({ roots }: DoctorScope): Promise<Finding> {
     () => true,
     () => false,
   );
-  if (there) return pass(`${device} is there`);
-  return warn(`${device} is missing: guests get no network`, "sudo modprobe tun");
+  if (!there) return warn(`${device} is missing: guests get no network`, "sudo modprobe tun");
+  const status = (await readText(join(roots.proc, "self/status"))) ?? "";
+  const held = parseCapabilities(status, "CapBnd");
+  const lacking = netCapabilities.filter((name) => !held.has(name));
+  if (lacking.length === 0) return pass(`${device} is there`);
+  const names = lacking.map((name) => `CAP_${name.toUpperCase()}`).join(", ");
+  const given = lacking.map((name) => `--cap-add ${name.toUpperCase()}`).join(" ");
+  const hint = `grep CapBnd /proc/self/status  # docker run ${given} gives them to a container`;
+  return warn(`root has no ${names} here: guests get no network`, hint);
 }
 
 async function tap({ roots }: DoctorScope): Promise<Finding> {

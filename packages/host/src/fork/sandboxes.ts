@@ -361,7 +361,8 @@ function requireCard({ tag, manifest }: Snapshot): void {
     hint:
       manifest.engine.name === "qemu"
         ? "bake it again, or fork it without --per-child-netns"
-        : "bake it again as root, or fork it without --per-child-netns",
+        : "bake it again as root with CAP_NET_ADMIN and CAP_SYS_ADMIN (forkd doctor --only tun), " +
+          "or fork it without --per-child-netns",
   });
 }
 

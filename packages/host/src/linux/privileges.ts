@@ -1,12 +1,18 @@
 import { readFile } from "node:fs/promises";
 
 /** Bits of a set of capabilities: linux/capability.h. */
-const capabilityBits = { net_admin: 12n, sys_admin: 21n } as const;
+const capabilityBits = { net_admin: 12n, sys_admin: 21n, sys_nice: 23n } as const;
 export type Capability = keyof typeof capabilityBits;
 
-/** From the text of /proc/PID/status (proc(5)): what the process may do now. None when unsaid. */
-export function parseCapabilities(status: string): ReadonlySet<Capability> {
-  const digits = /^CapEff:\s*([0-9a-f]{1,16})$/m.exec(status)?.[1] ?? "0";
+/** `CapEff` is what a process may do now, `CapBnd` what its descendants can have, even as root. */
+type CapabilitySet = "CapEff" | "CapBnd";
+
+/** From the text of /proc/PID/status (proc(5)); none when it does not say. */
+export function parseCapabilities(
+  status: string,
+  set: CapabilitySet = "CapEff",
+): ReadonlySet<Capability> {
+  const digits = new RegExp(`^${set}:\\s*([0-9a-f]{1,16})$`, "m").exec(status)?.[1] ?? "0";
   const mask = BigInt(`0x${digits}`);
   // Its keys are the literal's.
   const names = Object.keys(capabilityBits) as Capability[];

@@ -35,9 +35,9 @@ export async function canHaveCards(): Promise<boolean> {
 export async function cardOf({ nic }: Machine, network: VmNetwork | null): Promise<Card | null> {
   if (!nic) return null;
   if (await canHaveCards()) return network ?? { netns: null, tap: deviceNames.tap };
-  const message = `a guest with a network card needs root, with all its capabilities, and ${tunDevice}`;
-  throw new ForkdError("permission_denied", message, {
-    hint: "run forkd as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, and load the module tun",
+  const needs = `needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN, and ${tunDevice}`;
+  throw new ForkdError("permission_denied", `a network card of Firecracker ${needs}`, {
+    hint: "ask forkd doctor --only tun, then run forkd as such a root",
   });
 }
 
