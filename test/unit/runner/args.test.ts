@@ -6,13 +6,22 @@ import { test } from "node:test";
 const repoRoot = join(import.meta.dirname, "../../..");
 const programs = ["run", "firecracker", "kvm", "load", "soak", "runbook"];
 
-function runs(...words: readonly string[]): { readonly code: number | null; readonly err: string } {
+interface Ran {
+  /** Null when it has not ended by itself. */
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+function runs(...words: readonly string[]): Ran {
   const program = [join(repoRoot, "scripts/node"), ...words] as const;
-  const { status, stderr } = spawnSync(program[0], program.slice(1), {
+  const { status, stdout, stderr } = spawnSync(program[0], program.slice(1), {
     cwd: repoRoot,
     encoding: "utf8",
+    timeout: 30_000,
+    killSignal: "SIGKILL",
   });
-  return { code: status, err: stderr };
+  return { code: status, out: stdout, err: stderr };
 }
 
 for (const name of programs) {
@@ -24,7 +33,9 @@ for (const name of programs) {
 }
 
 test("to be asked for help is no error", () => {
-  assert.deepEqual(runs("test/run.ts", "--help"), { code: 0, err: "" });
+  const { out, ...rest } = runs("test/run.ts", "--help");
+  assert.deepEqual(rest, { code: 0, err: "" });
+  assert.match(out, /^usage: npm \S.*\n$/);
 });
 
 test("a benchmark says so too", () => {
