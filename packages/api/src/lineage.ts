@@ -11,6 +11,8 @@ export const lineageNodeSchema = z.object({
   level: z.int(),
   /** The snapshot's status or the sandbox's state. */
   status: z.string(),
+  /** Of a snapshot: whether this host can fork it; `warning` says why not. */
+  bootable: z.boolean().optional(),
   created_at_unix: z.int(),
   /** Of a branch: the sandbox that it was taken of, or `compact:TAG`. */
   branched_from: z.string().optional(),

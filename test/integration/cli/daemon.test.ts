@@ -125,7 +125,7 @@ test("images says of which snapshots this host has no engine, and why", async (c
   assert.deepEqual(statuses.sort(), [
     ["TAG", "STATUS"],
     ["base", "ready"],
-    ["other", "engine_missing"],
+    ["other", "not_bootable"],
   ]);
   assert.equal(err, `warning: other: ${warning}\n==> 2 snapshots, 0 B`);
   // Programs read what the API says, whose words are upstream's.

@@ -29,6 +29,7 @@ test("a tree is drawn with its branches, sandboxes marked, trouble told", () => 
       snapshot("a"),
       snapshot("c", "b"),
       snapshot("d", "a", { status: "writing" }),
+      snapshot("other", undefined, { bootable: false, warning: "this host has no firecracker" }),
       snapshot("lost", "gone", { status: "failed", warning: "its parent is missing" }),
     ],
     [sandbox("sb-1", "a"), sandbox("sb-2", "c")],
@@ -41,6 +42,7 @@ test("a tree is drawn with its branches, sandboxes marked, trouble told", () => 
     "├─ d  (writing)",
     "└─ ● sb-1  (running)",
     "lost  (failed, its parent is missing)",
+    "other  (not_bootable, this host has no firecracker)",
   ]);
 });
 

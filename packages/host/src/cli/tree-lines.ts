@@ -1,5 +1,6 @@
 import type { LineageNode } from "@forkd/api";
 import { formatBytes } from "./format.ts";
+import { statusWord } from "./snapshot-status.ts";
 import { plain } from "./table.ts";
 
 /** Lines of a drawn tree, from nodes that each stand behind their parents. */
@@ -26,7 +27,8 @@ function hasSibling(nodes: readonly LineageNode[], at: number, level: number): b
 }
 
 function describe(node: LineageNode): string {
-  const { kind, name, status, branched_from: from, memory_physical_bytes: bytes } = node;
+  const { kind, name, branched_from: from, memory_physical_bytes: bytes } = node;
+  const status = statusWord(node);
   const facts = [
     bytes === undefined ? undefined : formatBytes(bytes),
     from === undefined ? undefined : `of ${from}`,

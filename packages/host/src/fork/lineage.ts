@@ -36,6 +36,7 @@ function snapshotLeaf(info: SnapshotInfo): Leaf {
     name: info.tag,
     parent: info.parent_tag ?? null,
     status: info.status,
+    bootable: info.bootable,
     created_at_unix: info.created_at_unix,
     ...(branched_from === undefined ? {} : { branched_from }),
     ...(memory_physical_bytes === undefined ? {} : { memory_physical_bytes }),

@@ -4,6 +4,7 @@ import { daemonServes, findDaemon } from "../daemon.ts";
 import { exitCodes } from "../exit.ts";
 import { formatAge, formatBytes } from "../format.ts";
 import { withService } from "../local.ts";
+import { statusWord } from "../snapshot-status.ts";
 import { type Column, plain } from "../table.ts";
 import { defineVerb } from "../verb.ts";
 
@@ -19,13 +20,8 @@ function columns(nowUnix: number): Column<SnapshotInfo>[] {
     { title: "CREATED", cell: (snapshot) => formatAge(snapshot.created_at_unix, nowUnix) },
     { title: "ENGINE", cell: ({ engine, isolation }) => `${engine ?? none}/${isolation ?? none}` },
     { title: "IMAGE", cell: (snapshot) => snapshot.image ?? none },
-    { title: "STATUS", cell: (snapshot) => statusOf(snapshot) },
+    { title: "STATUS", cell: (snapshot) => statusWord(snapshot) },
   ];
-}
-
-/** A whole snapshot whose engine this host has not cannot be forked: ready is not the word. */
-function statusOf({ status, bootable }: SnapshotInfo): string {
-  return status === "ready" && !bootable ? "engine_missing" : status;
 }
 
 /** Why some of them cannot be forked. */
