@@ -7,7 +7,13 @@ import {
   sandboxInfoSchema,
 } from "@forkd/api";
 import { z } from "zod";
-import { type Answer, call, installed, startController } from "./system-controller.ts";
+import {
+  type Answer,
+  call,
+  installed,
+  killController,
+  startController,
+} from "./system-controller.ts";
 import type { SystemVm } from "./system-vm.ts";
 import { ports, world } from "./test-world.ts";
 
@@ -190,9 +196,7 @@ export class KvmWalk {
   }
 
   async #adopt(): Promise<void> {
-    await this.#vm.ok(`systemctl kill --signal KILL --kill-whom main ${installed.unit}`);
-    await this.#vm.run(`systemctl stop ${installed.unit}; systemctl reset-failed`);
-    await startController(this.#vm, this.#env());
+    await killController(this.#vm);
     assert.equal(await this.#shell(this.#first(), `cat ${file}`), "one\ntwo\n");
     const alive = z.array(sandboxInfoSchema).parse(await this.#ok("GET /v1/sandboxes", 200));
     const running = alive.filter(({ state }) => state === "running").map(({ id }) => id);
