@@ -106,7 +106,8 @@ async function reflink({ paths }: DoctorScope): Promise<Finding> {
     await copyFile(join(dir, "a"), join(dir, "b"), constants.COPYFILE_FICLONE_FORCE);
     return pass("copies share their blocks");
   } catch {
-    return skip("copies are whole: only XFS and Btrfs share blocks; forkd does without");
+    const costs = "spawns and branch pauses with disks of Firecracker's take their time";
+    return skip(`copies are whole: only XFS and Btrfs share blocks; ${costs}`);
   } finally {
     await removeTree(dir);
   }
