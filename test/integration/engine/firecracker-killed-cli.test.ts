@@ -3,25 +3,37 @@ import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { parseSnapshotTag } from "@forkd/api";
-import { resolveDataPaths } from "@forkd/host/config/data-paths.ts";
 import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
-import { FlatImages } from "@forkd/host/fork/flat-images.ts";
-import { openForkService } from "@forkd/host/fork/open-service.ts";
-import { silentLogger } from "@forkd/host/lib/log.ts";
-import { identifyProcess, isAlive, processesIn } from "@forkd/host/linux/proc.ts";
+import { isErrno } from "@forkd/host/lib/atomic.ts";
+import { identifyProcess, isAlive, processesIn, waitUntilGone } from "@forkd/host/linux/proc.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 import { type CliRun, forkd, startForkd } from "../../helpers/cli.ts";
 import { FakeFirecracker } from "../../helpers/fake-firecracker.ts";
+import { firecrackerBake, openFirecrackerService } from "../../helpers/firecracker-service.ts";
 import { statusOf } from "../../helpers/process-status.ts";
 import { makeTmpDir, type TmpDir } from "../../helpers/tmp.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
+const goneMs = 10_000;
 const tag = parseSnapshotTag("warm");
 
+/** Ends what the test has left, if it has failed; resolves when it is gone. */
+async function killAll(pids: readonly number[]): Promise<void> {
+  const left = pids.map(identifyProcess).filter((identity) => identity !== undefined);
+  for (const { pid } of left) {
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch (error) {
+      if (!isErrno(error, "ESRCH")) throw error;
+    }
+  }
+  await Promise.all(left.map((identity) => waitUntilGone(identity, goneMs)));
+}
+
 describe("a command line that is killed while its jailed VM runs", { skip }, () => {
-  let tmp: TmpDir;
+  let tmp: TmpDir | undefined;
   let fake: FakeFirecracker;
-  const dataDir = (): string => join(tmp.path, "data");
+  const dataDir = (): string => join(tmp?.path ?? assert.fail("before() failed"), "data");
   const workDir = (): string => join(dataDir(), "work");
   let running: CliRun | undefined;
 
@@ -29,32 +41,18 @@ describe("a command line that is killed while its jailed VM runs", { skip }, () 
     tmp = await makeTmpDir("fck");
     await mkdir(dataDir(), { mode: 0o700 });
     fake = await FakeFirecracker.make(join(tmp.path, "fake"));
-    await bake();
+    const options = { fake, dataDir: dataDir(), owner: "cli", jail: jailDefaults } as const;
+    const service = await openFirecrackerService(options);
+    await service.bake(await firecrackerBake(service, fake, tag), () => undefined);
+    await service.close("kill");
   });
   after(async () => {
     running?.process.kill("SIGKILL");
-    for (const pid of await processesIn(workDir())) process.kill(pid, "SIGKILL");
-    await tmp?.[Symbol.asyncDispose]();
+    await running?.ended;
+    if (tmp === undefined) return;
+    await killAll(await processesIn(workDir()));
+    await tmp[Symbol.asyncDispose]();
   });
-
-  async function bake(): Promise<void> {
-    const paths = resolveDataPaths({ FORKD_DATA_DIR: dataDir() }, 0);
-    const flat = new FlatImages(join(paths.cacheDir, "flat"));
-    const flatten = flat.flatten.bind(flat);
-    const engine = fake.engine({ flatten, jail: jailDefaults });
-    const common = { paths, log: silentLogger, stateFile: null, engine };
-    const service = await openForkService({ ...common, owner: "cli" });
-    const { kernel, rootImage } = await fake.bootFiles();
-    const request = {
-      tag,
-      image: await service.importImage(rootImage),
-      kernel: { vmlinuz: kernel.vmlinux ?? assert.fail(), initrd: kernel.initrd },
-      warm: { runtime: null, imports: [], command: null, ready: null, timeoutMs: 20_000 },
-      ...{ memoryMib: 64, vcpus: 1, replace: false },
-    };
-    await service.bake(request, () => undefined);
-    await service.close("kill");
-  }
 
   test("leaves it to the next start of forkd, which ends it", async () => {
     const own = { dataDir: dataDir(), env: { FORKD_FIRECRACKER: fake.binary } };
