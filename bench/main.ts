@@ -1,5 +1,6 @@
 /** `npm run bench -- branch|chain|exec|firecracker|load|pack|spawn [OPTIONS]`; see docs/bench.md. */
 import { toForkdError } from "@forkd/api";
+import { failUsage } from "../test/runner/args.ts";
 import { benchBranch } from "./branch.ts";
 import { benchChain } from "./chain.ts";
 import { benchExec } from "./exec.ts";
@@ -20,18 +21,18 @@ const benches = {
 
 const [name = "", ...args] = process.argv.slice(2);
 const names = Object.keys(benches).join("|");
-const usage = `usage: npm run bench -- ${names} [OPTIONS]; see docs/bench.md`;
-const bench = Object.hasOwn(benches, name) ? benches[name as keyof typeof benches] : undefined;
-if (bench === undefined) {
-  console.error(usage);
-  process.exit(2);
+const usage = `npm run bench -- ${names} [OPTIONS]; see docs/bench.md`;
+if (process.argv.slice(2).includes("--help")) {
+  console.log(`usage: ${usage}`);
+  process.exit(0);
 }
+const bench = Object.hasOwn(benches, name) ? benches[name as keyof typeof benches] : undefined;
+if (bench === undefined) failUsage(usage, name === "" ? "which one?" : `no benchmark "${name}"`);
 try {
   process.exitCode = await bench(args);
 } catch (error) {
   if (error instanceof Error && "code" in error && `${error.code}`.startsWith("ERR_PARSE_ARGS_")) {
-    console.error(`error: ${error.message}\n${usage}`);
-    process.exit(2);
+    failUsage(usage, error.message);
   }
   const problem = toForkdError(error);
   console.error(`error: ${problem.message} (${problem.code})\nhint: ${problem.hint}`);

@@ -6,8 +6,8 @@
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { run } from "@forkd/host/lib/exec.ts";
+import { readArgs } from "../test/runner/args.ts";
 import { packTar, sha256 } from "./release/archive.ts";
 import { packDeb } from "./release/deb.ts";
 import { buildTree } from "./release/tree.ts";
@@ -15,7 +15,8 @@ import { buildTree } from "./release/tree.ts";
 const root = resolve(import.meta.dirname, "..");
 const programs = ["forkd", "forkd-controller", "forkd-mcp"];
 
-const { values } = parseArgs({
+const usage = "scripts/node scripts/release.ts [--out DIR] [--version X.Y.Z]";
+const { values } = readArgs(usage, {
   options: {
     out: { type: "string", default: join(root, "dist") },
     version: { type: "string" },

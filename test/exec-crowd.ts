@@ -7,7 +7,9 @@ import { ensureBaked } from "./helpers/baked.ts";
 import { startDaemon } from "./helpers/daemon.ts";
 import { makeDataDir } from "./helpers/data-dir.ts";
 import { execCrowd } from "./helpers/exec-crowd.ts";
+import { readArgs } from "./runner/args.ts";
 
+readArgs("npm run crowd", { options: {} });
 const crowd = { sandboxes: 20, execs: 10, bytes: 256 * 1024 };
 const baked = await ensureBaked();
 const data = await makeDataDir("exec-crowd", baked);

@@ -25,7 +25,10 @@ export const testDataDir = resolve(
   process.env["FORKD_TEST_DATA_DIR"] ?? join(repoRoot, ".cache/test-data"),
 );
 
-/** A snapshot of the data directory that is taken as it is: a host in a host has what that baked. */
+/**
+ * A snapshot of kind python in the data directory that is taken as it is: a host in a host has what
+ * that one baked.
+ */
 const givenTag = process.env["FORKD_TEST_BAKED"];
 
 /** Bootstrapping, kernel, boot and warm-up on two emulated cores, with room. */
@@ -59,7 +62,7 @@ const done = new Map<BakedKind, Promise<Baked>>();
 /**
  * The shared snapshot of a kind, baked once a checkout and again when what it is made of changes.
  * Test files that run at the same time wait for one of them. Throws with the CLI's words when the
- * bake fails. Needs the capabilities root, qemu, guest-agent and, the first time, network.
+ * bake fails, and when FORKD_TEST_BAKED names no such snapshot. Needs the capabilities root, qemu, guest-agent and, the first time, network.
  */
 export function ensureBaked(kind: BakedKind = "python"): Promise<Baked> {
   const known = done.get(kind);
@@ -69,10 +72,21 @@ export function ensureBaked(kind: BakedKind = "python"): Promise<Baked> {
   return baking;
 }
 
+const isThere = (tag: string): boolean =>
+  existsSync(join(testDataDir, "snapshots", tag, "snapshot.json"));
+
+/** Nothing is baked under another's name. */
+function given(kind: BakedKind, tag: string): Baked {
+  const problem = kind === "python" ? `is not in ${testDataDir}` : `is of python, not of ${kind}`;
+  if (kind !== "python" || !isThere(tag)) throw new Error(`FORKD_TEST_BAKED: ${tag} ${problem}`);
+  return { dataDir: testDataDir, tag };
+}
+
 async function bake(kind: BakedKind): Promise<Baked> {
-  const tag = givenTag ?? `${kind}-${ingredientsHash()}`;
+  if (givenTag !== undefined) return given(kind, givenTag);
+  const tag = `${kind}-${ingredientsHash()}`;
   const baked = { dataDir: testDataDir, tag };
-  if (existsSync(join(testDataDir, "snapshots", tag, "snapshot.json"))) return baked;
+  if (isThere(tag)) return baked;
   mkdirSync(testDataDir, { recursive: true, mode: 0o700 });
   let output = "";
   const keep = (line: string): void => {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 const repoRoot = join(import.meta.dirname, "../../..");
-const programs = ["run", "firecracker", "kvm", "load", "soak", "runbook"];
+const programs = ["run", "firecracker", "kvm", "load", "soak", "runbook", "exec-crowd"];
 
 interface Ran {
   /** Null when it has not ended by itself. */
@@ -38,7 +38,16 @@ test("to be asked for help is no error", () => {
   assert.match(out, /^usage: npm \S.*\n$/);
 });
 
+test("a release says so too", () => {
+  const { code, err } = runs("scripts/release.ts", "--wrong");
+  assert.equal(code, 2, err);
+  assert.match(err, /^error: Unknown option '--wrong'.*\nusage: scripts\/node \S.*\n$/);
+});
+
 test("a benchmark says so too", () => {
+  const help = runs("bench/main.ts", "spawn", "--help");
+  assert.deepEqual([help.code, help.err], [0, ""]);
+  assert.match(help.out, /^usage: npm run bench -- \S.*\n$/);
   const { code, err } = runs("bench/main.ts", "spawn", "--wrong");
   assert.equal(code, 2, err);
   assert.match(err, /^error: Unknown option '--wrong'.*\nusage: npm run bench -- \S.*\n$/);
