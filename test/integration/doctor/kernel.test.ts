@@ -94,15 +94,20 @@ const withoutOpenssl = missing({ programs: ["openssl"] });
 
 test("a certificate that ends soon is found", { skip: withoutOpenssl }, async () => {
   await using host = await makeDoctorHost();
+  const path = join(host.root, "etc/own.pem");
   const certificate = async (days: number): Promise<string> => {
-    await mkdir(join(host.root, "etc/tls"), { recursive: true });
-    const files = ["-keyout", "/dev/null", "-out", join(host.root, "etc/tls/cert.pem")];
+    const files = ["-keyout", "/dev/null", "-out", path];
     const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     run("openssl", "req", "-x509", "-subj", "/CN=x", "-days", String(days), ...key, ...files);
     return (await host.look("certificate")).status;
   };
+  assert.equal(await certificate(90), "skip");
+  assert.equal((await host.look("certificate", { tlsCertFile: path })).status, "pass");
+  await host.write("etc/default", `# TLS\nFORKD_TLS_CERT="${path}"\n`);
   assert.equal(await certificate(90), "pass");
   assert.equal(await certificate(5), "warn");
+  await host.remove("etc/own.pem");
+  assert.match((await host.look("certificate")).detail, /own\.pem is missing/);
 });
 
 test("limits are tried for real, and leave nothing", { skip }, async () => {

@@ -1,7 +1,9 @@
 import { X509Certificate } from "node:crypto";
-import { chmod, readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { parseEnv } from "node:util";
 import { limits } from "@forkd/api";
+import { isErrno } from "../lib/atomic.ts";
 import { findListener, hasListener } from "../linux/listener.ts";
 import { type Check, type Finding, fail, pass, skip, warn } from "./check.ts";
 import { type DoctorScope, readText } from "./scope.ts";
@@ -11,6 +13,8 @@ const descriptorsPerSandbox = 4;
 const descriptorsBesides = 1_024;
 const dayMs = 86_400_000;
 const certificateDaysLeft = 30;
+/** Of `--tls-cert`, see the options of forkd-controller. */
+const tlsVariable = "FORKD_TLS_CERT";
 const groupAndOthers = 0o077;
 /** The daemon's program, or the file that it runs. */
 const ownCommand = /forkd-controller|\bdaemon\/main\.[jt]s\b/;
@@ -105,15 +109,36 @@ async function token({ tokenFile: path }: DoctorScope): Promise<Finding> {
     });
   }
   const text = await readText(path);
-  if (text === undefined) return skip(`${path} is not ours to read`, "sudo forkd doctor");
+  if (text === undefined) return notOurs(path);
   if (Buffer.byteLength(text) >= limits.tokenBytesMin) return pass(`${path}, mode 600`);
   return fail(`${path} holds fewer than ${limits.tokenBytesMin} bytes`, write);
 }
 
-async function certificate({ roots }: DoctorScope): Promise<Finding> {
-  const path = join(roots.etc, "tls/cert.pem");
-  const text = await readFile(path).catch(() => undefined);
-  if (text === undefined) return skip(`there is no ${path}; loopback needs none`);
+/** Of the asker's daemon, else of the unit's: the variable of `--tls-cert`. */
+async function certificate({ tlsCertFile, roots }: DoctorScope): Promise<Finding> {
+  if (tlsCertFile !== undefined) return await certificateIn(tlsCertFile);
+  const settings = await readText(roots.settings);
+  if (settings === undefined && (await isThere(roots.settings))) return notOurs(roots.settings);
+  const named = parseEnv(settings ?? "")[tlsVariable];
+  return named ? await certificateIn(named) : skip("TLS is off; loopback needs none");
+}
+
+const notOurs = (path: string): Finding => skip(`${path} is not ours to read`, "sudo forkd doctor");
+
+/** False only when we can see that it is not. */
+async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    (error) => !isErrno(error, "ENOENT"),
+  );
+}
+
+async function certificateIn(path: string): Promise<Finding> {
+  const text = await readText(path);
+  if (text === undefined) {
+    if (await isThere(path)) return notOurs(path);
+    return fail(`the daemon's certificate ${path} is missing`, `ls -l ${dirname(path)}`);
+  }
   const { validTo, validToDate } = new X509Certificate(text);
   const days = Math.floor((validToDate.getTime() - Date.now()) / dayMs);
   const hint = `openssl x509 -noout -dates -in ${path}  # renew it, then: sudo systemctl reload forkd-controller`;

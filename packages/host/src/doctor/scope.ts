@@ -19,6 +19,8 @@ export interface HostRoots {
   readonly netnsPool: string;
   /** The operator's files: the token, the certificates. */
   readonly etc: string;
+  /** Variables of the daemon's unit; it need not be there. */
+  readonly settings: string;
 }
 
 export const hostRoots: HostRoots = {
@@ -28,6 +30,7 @@ export const hostRoots: HostRoots = {
   netns: netnsDir,
   netnsPool: poolDir,
   etc: "/etc/forkd",
+  settings: "/etc/default/forkd",
 };
 
 /** What became of asking the daemon. */
@@ -48,6 +51,8 @@ export interface DoctorScope {
   readonly version: string;
   readonly auditLogPath: string;
   readonly tokenFile: string;
+  /** As the asker's variables say; undefined when they do not, and the unit's are asked. */
+  readonly tlsCertFile: string | undefined;
   readonly daemonUrl: string;
   /** Asked once, however many checks want to know. */
   readonly askDaemon: () => Promise<DaemonAnswer>;

@@ -52,6 +52,7 @@ async function openScope(context: Context): Promise<DoctorScope> {
     version: cliVersion(),
     auditLogPath: env["FORKD_AUDIT_LOG"] || auditLogDefault(paths.dataDir),
     tokenFile: env["FORKD_TOKEN_FILE"] || `${hostRoots.etc}/token`,
+    tlsCertFile: env["FORKD_TLS_CERT"] || undefined,
     daemonUrl,
     askDaemon: daemonAsker(context),
   };
