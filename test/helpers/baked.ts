@@ -62,7 +62,8 @@ const done = new Map<BakedKind, Promise<Baked>>();
 /**
  * The shared snapshot of a kind, baked once a checkout and again when what it is made of changes.
  * Test files that run at the same time wait for one of them. Throws with the CLI's words when the
- * bake fails, and when FORKD_TEST_BAKED names no such snapshot. Needs the capabilities root, qemu, guest-agent and, the first time, network.
+ * bake fails, and when FORKD_TEST_BAKED names no such snapshot. Needs the capabilities root, qemu,
+ * guest-agent and, the first time, network.
  */
 export function ensureBaked(kind: BakedKind = "python"): Promise<Baked> {
   const known = done.get(kind);
