@@ -4,6 +4,7 @@
  *   #disk write OFFSET TEXT   plain letters, without a space
  *   #disk late OFFSET TEXT    the same, but Firecracker comes to it only when the guest is paused,
  *                             and does it before the snapshot, whose RAM then has it as done
+ *   #disk resumed OFFSET TEXT the same, but done the moment that the guest is resumed
  *   #disk read OFFSET BYTES   what is there, with a dot for each zero
  *
  * Unlike other code it is not remembered: a fork that knows of a write has it on its disk.
@@ -16,8 +17,13 @@
 #include "fake.h"
 
 static const char lead[] = "#disk ";
-static char late_text[DISK_WORDS_MAX];
-static long late_at;
+
+/* A write that waits for its moment; without a text there is none. */
+struct later {
+  char text[DISK_WORDS_MAX];
+  long at;
+};
+static struct later settled, resumed;
 
 static const struct drive *scratch(void) {
   for (size_t i = 0; i < vm.drive_count; i++) {
@@ -38,7 +44,8 @@ static bool carry_out(const struct drive *d, const char *order, char said[DISK_W
     bytes = strlen(text);
     return pwrite(d->fd, text, bytes, at) == (ssize_t)bytes;
   }
-  if (sscanf(order, "late %ld %127s", &late_at, late_text) == 2) return true;
+  if (sscanf(order, "late %ld %127s", &settled.at, settled.text) == 2) return true;
+  if (sscanf(order, "resumed %ld %127s", &resumed.at, resumed.text) == 2) return true;
   errno = EINVAL;
   if (sscanf(order, "read %ld %zu", &at, &bytes) != 2 || bytes >= sizeof text) return false;
   if (pread(d->fd, said, bytes, at) != (ssize_t)bytes) return false;
@@ -58,9 +65,13 @@ bool disk_obey(const char *code, size_t len, char said[DISK_WORDS_MAX]) {
   return false;
 }
 
-void disk_settle(void) {
+static void do_now(struct later *write) {
   const struct drive *d = scratch();
-  size_t bytes = strlen(late_text);
-  if (d && bytes > 0 && pwrite(d->fd, late_text, bytes, late_at) < 0) perror("fake: a late write");
-  late_text[0] = 0;
+  size_t bytes = strlen(write->text);
+  if (d && bytes > 0 && pwrite(d->fd, write->text, bytes, write->at) < 0) perror("fake: a write");
+  write->text[0] = 0;
 }
+
+void disk_settle(void) { do_now(&settled); }
+
+void disk_resume(void) { do_now(&resumed); }

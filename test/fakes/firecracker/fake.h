@@ -134,6 +134,8 @@ bool disk_is_order(const char *code, size_t len);
 bool disk_obey(const char *code, size_t len, char said[DISK_WORDS_MAX]);
 /* What was asked of the disk before the pause is done before the snapshot. */
 void disk_settle(void);
+/* What comes first when the guest runs again. */
+void disk_resume(void);
 
 /* faults.c: what the test wants to go wrong. */
 void faults_read(void);

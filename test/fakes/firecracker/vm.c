@@ -222,8 +222,12 @@ void do_action(const struct json *body, struct answer *a) {
 void do_vm(const struct json *body, struct answer *a) {
   if (!after_start(a)) return;
   bool run = strcmp(json_get_string(body, "state"), "Resumed") == 0;
-  if (!run) vsock_run(false);
-  else if (vm.state == PAUSED) vsock_resume();
+  if (!run) {
+    vsock_run(false);
+  } else if (vm.state == PAUSED) {
+    vsock_resume();
+    disk_resume();
+  }
   vm.state = run ? RUNNING : PAUSED;
 }
 
