@@ -11,8 +11,8 @@ import type {
   Engine,
   Machine,
   MemoryImage,
+  RestoreSpec,
   Vm,
-  VmNetwork,
 } from "@forkd/host/engine/engine.ts";
 import { ChannelReset } from "@forkd/host/lib/channel-reset.ts";
 
@@ -68,7 +68,7 @@ export class Guest {
   }
 
   /** Restores a VM, which is paused. */
-  static async restore(world: GuestWorld, from: FrozenGuest, network: VmNetwork | null = null) {
+  static async restore(world: GuestWorld, from: FrozenGuest, changes: Partial<RestoreSpec> = {}) {
     const workDir = await newDir(world);
     const { machine, memory, vmstateFile, scratch } = from;
     const vm = await world.engine.restore({
@@ -80,7 +80,8 @@ export class Guest {
       scratch: scratch === undefined ? null : { kind: "file", frozen: scratch },
       dieWithParent: true,
       cgroups: [],
-      network,
+      network: null,
+      ...changes,
     });
     world.vms.push(vm);
     return { vm, workDir };

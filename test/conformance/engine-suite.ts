@@ -9,8 +9,8 @@ import type {
   BootKernel,
   Engine,
   Machine,
-  MemoryImage,
   RestoredVm,
+  RestoreSpec,
   Vm,
 } from "@forkd/host/engine/engine.ts";
 import { makeParentScratch } from "@forkd/host/fork/scratch.ts";
@@ -69,8 +69,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       layers: [{ file: join(subject.dir, "scratch.0"), format: "raw" }],
     });
     const restore = async (
-      vmstateFile = frozen.vmstateFile(),
-      memory: MemoryImage = { base: frozen.memoryFile(), overlay: null },
+      changes: Partial<RestoreSpec> = {},
       disk = frozenDisk(),
     ): Promise<RestoredVm> => {
       const workDir = await newWorkDir();
@@ -78,12 +77,13 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
         workDir,
         machine,
         rootImage: subject.rootImage,
-        memory,
-        vmstateFile,
+        memory: { base: frozen.memoryFile(), overlay: null },
+        vmstateFile: frozen.vmstateFile(),
         scratch: scratchOf(disk, subject.engine.scratch, workDir),
         dieWithParent: true,
         cgroups: [],
         network: null,
+        ...changes,
       });
       vms.push(vm);
       workDirs.set(vm.process.pid, workDir);
@@ -216,7 +216,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       });
       const again = a.keepsChannel ? left : await attach(a, left.nextToken);
       await value(again, write("after"));
-      const child = await restore(files.vmstate, memory, turn.frozen);
+      const child = await restore({ vmstateFile: files.vmstate, memory }, turn.frozen);
       const grown = await open(child, "child", left.nextToken);
       assert.deepEqual([await word(grown), await word(again)], ["left", "after"]);
       await Promise.all([a, b, child].map((vm) => vm.stop()));
@@ -291,7 +291,15 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       await writeFile(cut, await readFile(frozen.vmstateFile()));
       await truncate(cut, 1000);
       const before = childPids();
-      await assert.rejects(restore(cut), { code: "engine_failed" });
+      await assert.rejects(restore({ vmstateFile: cut }), { code: "engine_failed" });
+      assert.deepEqual(childPids(), before);
+    });
+
+    test("a restore that is not wanted any more starts no process", async () => {
+      const before = childPids();
+      const unwanted = new Error("not wanted any more");
+      const signal = AbortSignal.abort(unwanted);
+      await assert.rejects(restore({ signal }), unwanted);
       assert.deepEqual(childPids(), before);
     });
 

@@ -7,18 +7,21 @@ import { parseSandboxId, parseSnapshotTag, type SandboxId } from "@forkd/api";
 import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { noLimits } from "@forkd/host/fork/asked-limits.ts";
 import type { ForkService } from "@forkd/host/fork/service.ts";
+import type { JournalStep } from "@forkd/host/fork/steps.ts";
 import { claimWorkDir } from "@forkd/host/fork/work-dir.ts";
 import { run } from "@forkd/host/lib/exec.ts";
 import { sha256File } from "@forkd/host/lib/hash.ts";
 import { bootId } from "@forkd/host/linux/proc.ts";
 import { repoRoot } from "../../helpers/baked.ts";
 import { skipWithout } from "../../helpers/capability.ts";
+import { childPids } from "../../helpers/child-pids.ts";
 import { FakeFirecracker } from "../../helpers/fake-firecracker.ts";
 import {
   branchAsked,
   firecrackerBake,
   openFirecrackerService,
 } from "../../helpers/firecracker-service.ts";
+import { slowCp } from "../../helpers/own-cp.ts";
 import { packOrder, unpackOrder } from "../../helpers/packs.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
@@ -30,9 +33,15 @@ describe("a service with scratch disks of Firecracker", { skip }, () => {
   let dir: string;
   let fake: FakeFirecracker;
   let service: ForkService;
+  const taken: JournalStep[] = [];
   const dataDir = (): string => join(dir, "data");
   const open = (at = dataDir()): Promise<ForkService> =>
-    openFirecrackerService({ fake, dataDir: at, jail: jailDefaults });
+    openFirecrackerService({
+      fake,
+      dataDir: at,
+      jail: jailDefaults,
+      onStep: (step) => void taken.push(step),
+    });
   const diskOf = (name: string): string => join(dataDir(), "snapshots", name, "scratch.0");
 
   before(async () => {
@@ -123,6 +132,22 @@ describe("a service with scratch disks of Firecracker", { skip }, () => {
     } finally {
       await other.close("kill");
     }
+  });
+
+  test("a sandbox that is killed while its disk is copied is gone at once, without a VMM", async () => {
+    const children = childPids();
+    const steps = taken.length;
+    using slow = await slowCp(dir);
+    const refused = assert.rejects(spawn(tag), { code: "sandbox_ended" });
+    await slow.begun;
+    const [begun] = service.listSandboxes();
+    await service.kill(parseSandboxId(begun?.id ?? assert.fail()));
+    await refused;
+    assert.deepEqual(childPids(), children);
+    const since = taken.slice(steps);
+    assert.equal(since.includes("vmm_started"), false);
+    assert.ok(since.includes("resources_released"), `${since}`);
+    assert.deepEqual(await readdir(join(dataDir(), "work")), []);
   });
 
   test("a daemon that dies between the copy and its name leaves a sandbox that goes on", async () => {

@@ -117,13 +117,15 @@ describe("jailed Firecrackers", { skip }, () => {
     try {
       const netns = `/run/netns/${name}`;
       const network = { netns, tap: "forkd-tap0" };
-      const { vm } = await Guest.restore(world, world.frozen, network);
+      const { vm } = await Guest.restore(world, world.frozen, { network });
       const [uid = ""] = statusOf(vm.process.pid, "Uid").split("\t");
       assert.equal((await stat(netns)).ino, (await stat(`/proc/${vm.process.pid}/ns/net`)).ino);
       assert.match(await tapOf(netns), new RegExp(`persist on user ${uid}\\b`));
-      await assert.rejects(Guest.restore(world, world.frozen, network), { code: "engine_failed" });
+      await assert.rejects(Guest.restore(world, world.frozen, { network }), {
+        code: "engine_failed",
+      });
       await vm.stop();
-      const next = await Guest.restore(world, world.frozen, network);
+      const next = await Guest.restore(world, world.frozen, { network });
       await next.vm.stop();
     } finally {
       await run(["ip", "netns", "delete", name], { timeoutMs: 20_000 });

@@ -104,6 +104,9 @@ export interface VmNetwork {
   readonly tap: string;
 }
 
+/** The longest that a restore of any engine takes, ms: the loading of a state, after a disk's copy. */
+export const restoreMaxMs = 120_000;
+
 /** A child to restore; its image is mapped copy-on-write. */
 export interface RestoreSpec {
   readonly workDir: string;
@@ -119,6 +122,8 @@ export interface RestoreSpec {
   readonly cgroups: readonly string[];
   /** For a machine with a card; null leaves the card without a network. */
   readonly network: VmNetwork | null;
+  /** Aborts when the VM is not wanted any more: the restore throws its reason then. */
+  readonly signal?: AbortSignal;
 }
 
 /** A VM that some process of this host started and that runs on; what its owner kept of it. */
@@ -192,12 +197,12 @@ export interface LayeredScratch {
   merge(range: { readonly top: number; readonly base: number }): Promise<void>;
 }
 
-/** A scratch disk that is one file: there is nothing to it between captures. */
+/** Of an engine whose scratch disks are files: whether there is one or none, a capture says. */
 export interface FileScratch {
   readonly kind: "file";
 }
 
-/** How the scratch disk of a running VM is captured, if it has one. */
+/** How a capture takes the scratch disk of a running VM, if it has one. */
 export type ScratchDisk = LayeredScratch | FileScratch;
 
 /** New files, none of which may exist. */
@@ -315,7 +320,10 @@ export interface Engine {
   ): Machine;
   /** Starts a VM from its kernel; it runs when this resolves. Leaves no process when it throws. */
   boot(spec: BootSpec): Promise<BootedVm>;
-  /** Loads a frozen VM; it is paused when this resolves. Leaves no process when it throws. */
+  /**
+   * Loads a frozen VM; it is paused when this resolves, {@link restoreMaxMs} later at most.
+   * Leaves no process when it throws.
+   */
   restore(spec: RestoreSpec): Promise<RestoredVm>;
   /**
    * Takes over a running VM, in whatever state it is. Throws engine_failed when that very process

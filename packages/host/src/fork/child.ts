@@ -157,6 +157,7 @@ async function restore(
     dieWithParent: !deps.sandboxesOutlive,
     cgroups: group.procsFiles,
     network: network?.vm ?? null,
+    signal,
   });
   return { vm, network };
 }

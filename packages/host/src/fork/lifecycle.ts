@@ -1,4 +1,5 @@
-import { type EndReason, ForkdError, type SandboxState } from "@forkd/api";
+import { type EndReason, ForkdError, limits, type SandboxState } from "@forkd/api";
+import { restoreMaxMs } from "../engine/engine.ts";
 
 /**
  * What can happen to a sandbox.
@@ -85,8 +86,9 @@ export const transitions: Readonly<Record<SandboxState, Readonly<Record<SandboxE
     },
   };
 
-/** Longer than the engine's bound for a restore and the guest's for its identity together. */
-const startMaxMs = 150_000;
+/** Its agent says hello and proves its identity, each within what `--identity-timeout-secs` says. */
+const identityMaxMs = 2 * 1000 * limits.identityTimeoutMaxSecs;
+const startMaxMs = restoreMaxMs + identityMaxMs;
 /** A full copy of the largest guest to a slow disk. */
 const branchMaxMs = 300_000;
 /** A kill is immediate; what may take its time is the removal of a large scratch disk. */

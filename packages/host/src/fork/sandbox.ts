@@ -7,7 +7,7 @@ import {
   toForkdError,
 } from "@forkd/api";
 import type { Vm, VmEnd } from "../engine/engine.ts";
-import { withDeadline } from "../lib/deadline.ts";
+import { orAborted, withDeadline } from "../lib/deadline.ts";
 import { type Child, StartFailure, type StartScope } from "./child.ts";
 import type { ForkDeps } from "./deps.ts";
 import { endCauseOf } from "./end-cause.ts";
@@ -285,18 +285,4 @@ export function endedError(id: SandboxId, end: SandboxEnd): ForkdError {
   const at = new Date(end.at_unix_ms).toISOString();
   const why = end.detail === "" ? end.reason : `${end.reason}: ${end.detail}`;
   return new ForkdError("sandbox_ended", `sandbox '${id}' ended at ${at} (${why})`);
-}
-
-/** Waits for `work`, or throws the signal's reason when it aborts first. */
-async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    if (signal.aborted) onAbort();
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-    work.catch(() => undefined);
-  }
 }

@@ -17,6 +17,43 @@ export async function withDeadline<T>(work: Promise<T>, ms: number, what: string
   }
 }
 
+/** Waits for `work`, which goes on, or throws the signal's reason when it aborts first. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal?.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    if (signal?.aborted) onAbort();
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+    work.catch(() => undefined);
+  }
+}
+
+/** A bound of something that is given up by a signal. */
+export interface Bound {
+  /** Null: there is none. */
+  readonly ms: number | null;
+  /** The signal's reason then. */
+  readonly late: () => ForkdError;
+}
+
+/** A signal of something with a bound; to be disposed of when that is over. */
+export interface BoundedSignal extends Disposable {
+  readonly signal: AbortSignal;
+}
+
+/** Aborts with the given signal, or when the bound is reached. */
+export function boundedSignal(signal: AbortSignal | undefined, { ms, late }: Bound): BoundedSignal {
+  const over = new AbortController();
+  const timer = ms === null ? undefined : setTimeout(() => over.abort(late()), Math.max(0, ms));
+  return {
+    signal: signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]),
+    [Symbol.dispose]: () => clearTimeout(timer),
+  };
+}
+
 /** Resolves after `ms`; rejects with the signal's reason when it aborts first. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

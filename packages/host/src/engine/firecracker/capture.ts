@@ -1,13 +1,23 @@
-import { lstat, open, rm, stat } from "node:fs/promises";
+import { lstat, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ForkdError } from "@forkd/api";
+import { type BoundedSignal, boundedSignal } from "../../lib/deadline.ts";
 import { run } from "../../lib/exec.ts";
 import { nativeTool } from "../../lib/native.ts";
 import type { CaptureResult, CaptureSpec, DiskCopy } from "../engine.ts";
 import type { VmProcess } from "../process.ts";
 import { FirecrackerApi } from "./api.ts";
+import { copyOpened } from "./copy.ts";
 import { canDiff } from "./epoch.ts";
-import { copyDisk, copySparse, removeNames, requireSize, takeState, vmFiles } from "./files.ts";
+import {
+  copyDisk,
+  copyPlain,
+  flushDisk,
+  openSized,
+  removeNames,
+  takeState,
+  vmFiles,
+} from "./files.ts";
 import type { FirecrackerHost } from "./host.ts";
 import type { VmJournal } from "./journal.ts";
 import { sendReset, takeDiff, takeFull } from "./save.ts";
@@ -34,6 +44,7 @@ export async function captureFirecracker(
   await requirePossible(target, spec);
   const { journal } = target;
   try {
+    await flushDisks(target, spec);
     const stand = await standStill(target, spec);
     const whole = !canDiff(journal.epoch);
     await takeState(join(journal.dir, vmFiles.saved), spec.files.vmstate);
@@ -116,7 +127,7 @@ async function standStill(target: CaptureTarget, spec: CaptureSpec): Promise<Sta
   const pauseMs = resumedAt - pausedAt;
   requireBudget(pauseMs, spec);
   const file = canDiff(journal.epoch) ? vmFiles.pages : vmFiles.full;
-  const { blocks } = await stat(join(journal.dir, file));
+  const { blocks } = await lstat(join(journal.dir, file));
   return { pauseMs, heldMs: resumedAt - heldAt, writtenBytes: blocks * 512 };
 }
 
@@ -142,6 +153,15 @@ async function letGoOn(target: CaptureTarget, isSaved: boolean): Promise<void> {
 }
 
 /**
+ * Firecracker syncs each disk in a snapshot (1.16.1: VirtioBlock::prepare_save), whatever cache it
+ * was told of. What is written down while the guest runs need not be in the pause.
+ */
+async function flushDisks({ journal }: CaptureTarget, spec: CaptureSpec): Promise<void> {
+  const from = join(journal.dir, vmFiles.scratch);
+  for (const { bytes } of copiesOf(spec)) await flushDisk({ from, bytes, signal: spec.signal });
+}
+
+/**
  * After the snapshot, not before: what the guest has asked of its disk when it is paused may be
  * done until the snapshot begins, and then the saved RAM says that it is done. What is done after
  * it, the saved RAM still asks for, and a fork does it again: the same bytes in the same place.
@@ -154,7 +174,7 @@ async function copyDisks(
   const from = join(journal.dir, vmFiles.scratch);
   using budget = pauseBudget(spec, pausedAt);
   for (const { to, bytes } of copiesOf(spec)) {
-    await copyDisk({ from, to, bytes, signal: budget.signal });
+    await copyDisk({ from, bytes, signal: budget.signal }, to);
   }
 }
 
@@ -167,16 +187,12 @@ function copiesOf({ disks }: CaptureSpec): readonly DiskCopy[] {
 }
 
 /** Aborts with the caller's signal, or when the guest has stood for as long as it may. */
-function pauseBudget(spec: CaptureSpec, pausedAt: number) {
-  const over = new AbortController();
-  const { signal, maxPauseMs } = spec;
-  const leftMs = maxPauseMs === null ? null : maxPauseMs - (performance.now() - pausedAt);
-  const stop = (): void => over.abort(tooLong(performance.now() - pausedAt, maxPauseMs ?? 0));
-  const timer = leftMs === null ? undefined : setTimeout(stop, Math.max(0, leftMs));
-  return {
-    signal: signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]),
-    [Symbol.dispose]: (): void => clearTimeout(timer),
-  };
+function pauseBudget({ signal, maxPauseMs }: CaptureSpec, pausedAt: number): BoundedSignal {
+  const stoodMs = (): number => performance.now() - pausedAt;
+  return boundedSignal(signal, {
+    ms: maxPauseMs === null ? null : maxPauseMs - stoodMs(),
+    late: () => tooLong(stoodMs(), maxPauseMs ?? 0),
+  });
 }
 
 /** Firecracker cannot give up a snapshot: a pause that was too long is refused after it. */
@@ -197,11 +213,15 @@ async function writePages(
   whole: boolean,
 ): Promise<void> {
   const from = join(journal.dir, whole ? vmFiles.full : vmFiles.pages);
-  await requireSize(from, journal.note.memory_mib * 1024 * 1024);
+  // The guest runs again, and whoever broke out of it may put anything under that name.
+  await using written = await openSized(from, journal.note.memory_mib * 1024 * 1024);
   const { pages } = spec.files;
-  if (whole || !spec.all) return await copySparse(from, pages);
-  await copySparse(await host.flatten(spec.image), pages);
-  await run([nativeTool("forkd-sparse"), "lay", from, pages], { timeoutMs: extentsTimeoutMs });
+  const { signal } = spec;
+  if (whole || !spec.all) return await copyOpened(written, pages, { signal });
+  await copyPlain(await host.flatten(spec.image), pages, { signal });
+  // It follows no link either; by the name, since a descriptor of ours is one.
+  const lay = [nativeTool("forkd-sparse"), "lay", from, pages];
+  await run(lay, { timeoutMs: extentsTimeoutMs, ...(signal && { signal }) });
 }
 
 /** A whole RAM lies over all of the image, zeros too. */

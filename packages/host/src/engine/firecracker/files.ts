@@ -3,8 +3,9 @@ import { chmod, chown, type FileHandle, open, rename, rm, stat, symlink } from "
 import { basename, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../../lib/atomic.ts";
-import { run } from "../../lib/exec.ts";
+import { orAborted } from "../../lib/deadline.ts";
 import type { FileBind } from "../vmm-spawn.ts";
+import { type CopyOptions, copyOpened } from "./copy.ts";
 
 /**
  * Names inside the directory that a VMM sees as its own: the work directory, or the root of its
@@ -34,7 +35,6 @@ export const agentPort = 1024;
 
 /** State of a machine without its RAM is some ten kilobytes; devices bound it. */
 const vmstateBytesMax = 64 * 1024 * 1024;
-const copyTimeoutMs = 300_000;
 
 /** Whoever the VMM runs as, when it is not who we are. */
 export interface JailUser {
@@ -91,10 +91,8 @@ export async function takeState(from: string, to: string): Promise<void> {
   await target.writeFile(bytes.subarray(0, bytesRead));
 }
 
-async function requireFile(
-  handle: { stat(): Promise<{ isFile(): boolean; size: number }> },
-  path: string,
-): Promise<{ size: number }> {
+/** Throws engine_failed for what is no file. */
+async function requireFile(handle: FileHandle, path: string): Promise<{ size: number }> {
   const stats = await handle.stat();
   if (stats.isFile()) return stats;
   throw notWritten(path);
@@ -110,18 +108,34 @@ export async function requireSize(path: string, bytes: number): Promise<void> {
   await (await openSized(path, bytes)).close();
 }
 
-/** Opens a file that a VMM wrote. Throws engine_failed unless it is plain and of that size. */
-async function openSized(path: string, bytes: number): Promise<FileHandle> {
+/**
+ * Opens a file that a VMM wrote, to read it: what is done with the handle is done with the file
+ * that was looked at, whatever its name is given to meanwhile. Throws engine_failed unless it is
+ * plain and of that size.
+ */
+export async function openSized(path: string, bytes: number): Promise<FileHandle> {
+  const handle = await openPlain(path);
+  try {
+    const { size } = await handle.stat();
+    if (size === bytes) return handle;
+    const message = `${basename(path)} of Firecracker has ${size} bytes, and not ${bytes}`;
+    throw new ForkdError("engine_failed", message);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** To read it. Throws engine_failed for what is no file. */
+async function openPlain(path: string): Promise<FileHandle> {
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
   const handle = await open(path, flags).catch((error: unknown) => {
     // A symbolic link, a socket: see open(2).
     throw isErrno(error, "ELOOP") || isErrno(error, "ENXIO") ? notWritten(path) : error;
   });
   try {
-    const { size } = await requireFile(handle, path);
-    if (size === bytes) return handle;
-    const message = `${basename(path)} of Firecracker has ${size} bytes, and not ${bytes}`;
-    throw new ForkdError("engine_failed", message);
+    await requireFile(handle, path);
+    return handle;
   } catch (error) {
     await handle.close();
     throw error;
@@ -141,14 +155,24 @@ export async function moveOut(from: string, to: string, bytes: number): Promise<
   await handle.chmod(0o600);
 }
 
-async function move(from: string, to: string): Promise<void> {
+async function move(from: string, to: string, options: CopyOptions = {}): Promise<void> {
   try {
     await rename(from, to);
   } catch (error) {
     if (!isErrno(error, "EXDEV")) throw error;
-    await copySparse(from, to);
+    await copyPlain(from, to, options);
     await rm(from);
   }
+}
+
+/** Copies a plain file, as in {@link copyOpened}. Throws engine_failed for anything else. */
+export async function copyPlain(
+  from: string,
+  to: string,
+  options: CopyOptions = {},
+): Promise<void> {
+  await using source = await openPlain(from);
+  await copyOpened(source, to, options);
 }
 
 /** A file that a VMM is to have for itself, under one of its names, and may write. */
@@ -159,43 +183,48 @@ export interface OwnFile {
   readonly by: "copy" | "move";
 }
 
-/** Gives a VMM a file of its own, before it runs. Returns its size. Throws disk_full. */
-export async function giveOwn(own: OwnFile, dir: string, user: JailUser | null): Promise<number> {
+/** Who gets it, and where. */
+export interface OwnPlace extends CopyOptions {
+  readonly dir: string;
+  readonly user: JailUser | null;
+}
+
+/**
+ * Gives a VMM a file of its own, before it runs. Returns its size. Throws disk_full,
+ * deadline_exceeded, the signal's reason.
+ */
+export async function giveOwn(own: OwnFile, { dir, user, signal }: OwnPlace): Promise<number> {
   const path = join(dir, own.name);
-  await (own.by === "copy" ? copySparse : move)(own.file, path);
+  await (own.by === "copy" ? copyPlain : move)(own.file, path, { signal });
   if (user !== null) await chown(path, user.uid, user.gid);
   await chmod(path, 0o600);
   return (await stat(path)).size;
 }
 
-export interface DiskCopyOrder {
-  /** In a VMM's directory; it may be written meanwhile. */
+/** A disk that a VMM writes, maybe meanwhile. */
+export interface WrittenDisk {
+  /** In the VMM's directory. */
   readonly from: string;
-  readonly to: string;
   readonly bytes: number;
-  readonly signal: AbortSignal;
+  readonly signal: AbortSignal | undefined;
 }
 
 /**
- * Copies a disk that a VMM writes into a new file of ours, shared blocks and holes as in
- * {@link copySparse}. The file is the one that was looked at, whatever its name is given to
- * meanwhile. Throws engine_failed, disk_full, the signal's reason.
+ * Has the host write down what is in its cache of a disk. Throws engine_failed, or the signal's
+ * reason: the host goes on with it then.
  */
-export async function copyDisk({ from, to, bytes, signal }: DiskCopyOrder): Promise<void> {
-  await using source = await openSized(from, bytes);
-  const opened = `/proc/${process.pid}/fd/${source.fd}`;
-  const argv = ["cp", "--reflink=auto", "--sparse=auto", "--", opened, to];
-  await run(argv, { timeoutMs: copyTimeoutMs, signal });
-  await chmod(to, 0o600);
-  // It may have been cut while it was read.
-  await requireSize(to, bytes);
+export async function flushDisk({ from, bytes, signal }: WrittenDisk): Promise<void> {
+  const source = await openSized(from, bytes);
+  const flushed = source.datasync().finally(() => source.close());
+  await orAborted(flushed, signal);
 }
 
-/** Shares the blocks where the file system can, and keeps holes where it cannot. */
-export async function copySparse(from: string, to: string): Promise<void> {
-  const argv = ["cp", "--reflink=auto", "--sparse=auto", "--no-dereference", "--", from, to];
-  await run(argv, { timeoutMs: copyTimeoutMs });
-  await chmod(to, 0o600);
+/** Copies a disk into a new file of ours. Throws engine_failed, disk_full, the signal's reason. */
+export async function copyDisk({ from, bytes, signal }: WrittenDisk, to: string): Promise<void> {
+  await using source = await openSized(from, bytes);
+  await copyOpened(source, to, { signal });
+  // It may have been cut while it was read.
+  await requireSize(to, bytes);
 }
 
 /** Removes the files of captures that a VMM's directory still has. */

@@ -26,6 +26,8 @@ export interface LaunchOrder {
   readonly jailFiles: readonly Provided[];
   /** Its scratch disk; null: it has none. */
   readonly disk: OwnFile | null;
+  /** Aborts when it is not wanted any more. */
+  readonly signal?: AbortSignal;
 }
 
 /** A Firecracker that listens and has been told nothing yet. */
@@ -37,7 +39,10 @@ export interface Launched {
   readonly diskBytes: number;
 }
 
-/** Starts the VMM, in its jail if there is one. Leaves no process when it throws. */
+/**
+ * Starts the VMM, in its jail if there is one. Leaves no process when it throws: disk_full,
+ * engine_failed, deadline_exceeded, the signal's reason.
+ */
 export async function launch(host: FirecrackerHost, order: LaunchOrder): Promise<Launched> {
   const user = host.jail === null ? null : host.jail.users.take();
   try {
@@ -53,7 +58,7 @@ async function start(
   order: LaunchOrder,
   user: JailUser | null,
 ): Promise<Launched> {
-  const { workDir, memoryMib } = order;
+  const { workDir, memoryMib, signal } = order;
   const relative = user === null ? "." : jailDir(host.binary);
   const journal = await VmJournal.create(workDir, { dir: relative, user, memory_mib: memoryMib });
   const { dir } = journal;
@@ -61,7 +66,8 @@ async function start(
   if (user !== null) await mkdir(dir, { recursive: true, mode: 0o700 });
   const files = user === null ? order.files : [...order.files, ...order.jailFiles];
   const binds = await provide(files, dir, user);
-  const diskBytes = order.disk === null ? 0 : await giveOwn(order.disk, dir, user);
+  const diskBytes = order.disk === null ? 0 : await giveOwn(order.disk, { dir, user, signal });
+  signal?.throwIfAborted();
   const appearance = watchFor(dir, vmFiles.api);
   try {
     const begin = order.stdout === "us" ? startOwnVmm : host.broker.start;
@@ -120,14 +126,15 @@ function cardPlace(
   return { netns, ownNetns: netns === null, tap: { name: tap, uid: owner } };
 }
 
+/** An order of which is known who runs it, and what disk it got. */
 interface LaunchPlan extends LaunchOrder {
   readonly user: JailUser | null;
   readonly diskBytes: number;
 }
 
 /** There is no way to start it without its seccomp filters. */
-function argvOf(host: FirecrackerHost, order: LaunchPlan): string[] {
-  const { workDir, user, memoryMib, diskBytes } = order;
+function argvOf(host: FirecrackerHost, plan: LaunchPlan): string[] {
+  const { workDir, user, memoryMib, diskBytes } = plan;
   const own = ["--api-sock", vmFiles.api, "--level", "Error"];
   if (host.jail === null || user === null) return [host.binary, ...own];
   const { settings } = host.jail;

@@ -1,5 +1,12 @@
 import { ForkdError } from "@forkd/api";
-import type { ChildScratch, RestoredVm, RestoreSpec } from "../engine.ts";
+import { boundedSignal, orAborted } from "../../lib/deadline.ts";
+import {
+  type ChildScratch,
+  type MemoryImage,
+  type RestoredVm,
+  type RestoreSpec,
+  restoreMaxMs,
+} from "../engine.ts";
 import { type Card, cardOf, cardOverrides } from "./card.ts";
 import type { RequestBody } from "./contract.ts";
 import { requireCpu } from "./cpu.ts";
@@ -13,10 +20,25 @@ export async function restoreFirecracker(
   host: FirecrackerHost,
   spec: RestoreSpec,
 ): Promise<RestoredVm> {
+  using bound = boundedSignal(spec.signal, { ms: restoreMaxMs, late: tooLate });
+  return await restore(host, spec, bound.signal);
+}
+
+function tooLate(): ForkdError {
+  return new ForkdError("deadline_exceeded", `a restore took longer than ${restoreMaxMs} ms`, {
+    hint: "a scratch disk may be copied to slow storage; see docs/disks.md, or try again",
+  });
+}
+
+async function restore(
+  host: FirecrackerHost,
+  spec: RestoreSpec,
+  signal: AbortSignal,
+): Promise<RestoredVm> {
   requireCpu(spec.machine.cpu);
   const disk = diskOf(spec.scratch);
   // Firecracker is static, so no library of ours can lay an overlay over the base.
-  const memory = spec.memory.overlay === null ? spec.memory.base : await host.flatten(spec.memory);
+  const memory = await orAborted(wholeOf(host, spec.memory), signal);
   const card = await cardOf(spec.machine, spec.network);
   const started = performance.now();
   const { process, api, journal } = await launch(host, {
@@ -33,6 +55,7 @@ export async function restoreFirecracker(
       { file: spec.vmstateFile, name: vmFiles.vmstate },
     ],
     disk,
+    signal,
   });
   const processMs = performance.now() - started;
   const jailed = journal.note.user !== null;
@@ -42,7 +65,7 @@ export async function restoreFirecracker(
     card,
   });
   const load = api.call("loadSnapshot", body, { timeoutMs: host.timeouts.loadMs });
-  await answered(process, load, "restore").catch((error: unknown) => {
+  await answered(process, orAborted(load, signal), "restore").catch((error: unknown) => {
     api.close();
     throw error instanceof ForkdError ? explain(error) : error;
   });
@@ -58,6 +81,11 @@ export async function restoreFirecracker(
     running: false,
     fresh: true,
   });
+}
+
+/** All children of an image share the file, so it is made even if this one is given up. */
+async function wholeOf(host: FirecrackerHost, image: MemoryImage): Promise<string> {
+  return image.overlay === null ? image.base : await host.flatten(image);
 }
 
 /** Its disks are raw files, which cannot be layers over each other: each child gets a copy. */

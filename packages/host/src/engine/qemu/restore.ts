@@ -1,4 +1,5 @@
 import { ForkdError } from "@forkd/api";
+import { orAborted } from "../../lib/deadline.ts";
 import type { VmmBroker } from "../broker.ts";
 import type { RestoredVm, RestoreSpec } from "../engine.ts";
 import { ramEnv, restoreArgv, vmstateFd } from "./argv.ts";
@@ -13,6 +14,7 @@ const loadTimeoutMs = 60_000;
 export async function restoreQemu(spec: RestoreSpec, broker: VmmBroker): Promise<RestoredVm> {
   const started = performance.now();
   await createTopLayer(layersOf(spec.scratch));
+  spec.signal?.throwIfAborted();
   const process = await broker.start({
     argv: restoreArgv(spec),
     workDir: spec.workDir,
@@ -25,7 +27,7 @@ export async function restoreQemu(spec: RestoreSpec, broker: VmmBroker): Promise
   });
   const processMs = performance.now() - started;
   const qmp = new Qmp(process.socket(0));
-  await process.orDeath(load(qmp), "restore");
+  await process.orDeath(orAborted(load(qmp), spec.signal), "restore");
   process.unref();
   const timings = { processMs, restoredMs: performance.now() - started };
   return new QemuVm({ process, qmp, workDir: spec.workDir, timings, consoleTail: () => "" });

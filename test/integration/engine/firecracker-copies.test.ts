@@ -1,0 +1,168 @@
+import assert from "node:assert/strict";
+import {
+  chmod,
+  copyFile,
+  type FileHandle,
+  lstat,
+  mkdtemp,
+  open,
+  readdir,
+  rm,
+  stat,
+} from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { ForkdError } from "@forkd/api";
+import { copyDisk } from "@forkd/host/engine/firecracker/files.ts";
+import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
+import { VmJournal } from "@forkd/host/engine/firecracker/journal.ts";
+import { run } from "@forkd/host/lib/exec.ts";
+import { sha256File } from "@forkd/host/lib/hash.ts";
+import { findProcess, identifyProcess, waitUntilGone } from "@forkd/host/linux/proc.ts";
+import { Guest } from "../../conformance/captured-guest.ts";
+import { repoRoot } from "../../helpers/baked.ts";
+import { skipWithout } from "../../helpers/capability.ts";
+import { childPids } from "../../helpers/child-pids.ts";
+import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
+import { ownCp, slowCp } from "../../helpers/own-cp.ts";
+
+const skip = skipWithout("root", "compiler", "guest-agent");
+const scratchMib = 16;
+const scratchBytes = scratchMib * 1024 * 1024;
+const goneTimeoutMs = 20_000;
+const unwanted = new ForkdError("sandbox_ended", "it is not wanted any more");
+
+describe("copies of what a Firecracker writes", { skip }, () => {
+  let dir: string;
+  let world: FirecrackerWorld;
+
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), "forkd-fcc-"));
+    world = await makeFirecrackerWorld({
+      dir,
+      scratchMib,
+      engineOf: (fake) => fake.engine({ jail: jailDefaults }),
+    });
+  });
+  after(async () => {
+    await world?.[Symbol.asyncDispose]();
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  const fileOf = async ({ workDir }: Guest, name: string): Promise<string> =>
+    join((await VmJournal.open(workDir)).dir, name);
+  const assertGoesOn = async (guest: Guest): Promise<void> => {
+    await guest.value("#disk write 0 again");
+    const { frozen } = await guest.capture();
+    await guest.vm.stop();
+    const child = await Guest.open(world, frozen);
+    assert.equal(await child.value("#disk read 0 5"), "again");
+    await child.vm.stop();
+  };
+
+  test("a copy that nobody waits for any more is given up", async () => {
+    const from = world.frozen.scratch ?? assert.fail();
+    const signal = AbortSignal.abort(unwanted);
+    using _slow = await slowCp(dir);
+    const copy = copyDisk({ from, bytes: scratchBytes, signal }, join(dir, "given-up"));
+    await assert.rejects(copy, unwanted);
+  });
+
+  test("a capture that is given up while it copies leaves nothing, and its guest goes on", async () => {
+    const guest = await Guest.open(world, world.frozen);
+    const giveUp = new AbortController();
+    const spec = await guest.captureSpec({ signal: giveUp.signal });
+    {
+      using slow = await slowCp(dir);
+      const refused = assert.rejects(guest.vm.capture(spec), unwanted);
+      const copier = await slow.begun;
+      giveUp.abort(unwanted);
+      await refused;
+      assert.equal(findProcess(copier), undefined);
+    }
+    assert.deepEqual(await readdir(dirname(spec.files.pages)), []);
+    await assertGoesOn(guest);
+  });
+
+  test("a copy that would make the guest stand for too long is given up", async () => {
+    const guest = await Guest.open(world, world.frozen);
+    const spec = await guest.captureSpec({ maxPauseMs: 200 });
+    {
+      using _slow = await slowCp(dir);
+      await assert.rejects(guest.vm.capture(spec), { code: "branch_budget_exceeded" });
+    }
+    assert.deepEqual(await readdir(dirname(spec.files.pages)), []);
+    await assertGoesOn(guest);
+  });
+
+  test("a restore that is given up while it copies starts no VMM", async () => {
+    const giveUp = new AbortController();
+    const children = childPids();
+    using slow = await slowCp(dir);
+    const restored = Guest.restore(world, world.frozen, { signal: giveUp.signal });
+    const refused = assert.rejects(restored, unwanted);
+    await slow.begun;
+    giveUp.abort(unwanted);
+    await refused;
+    assert.deepEqual(childPids(), children);
+  });
+
+  test("what the guest has written is synced before it stands, or it does not", async (t) => {
+    const guest = await Guest.open(world, world.frozen);
+    const handles = await fileHandles();
+    const seen: string[] = [];
+    const flush = t.mock.method(handles, "datasync", async () => void seen.push("synced"));
+    await guest.capture({ beforeStop: async () => void seen.push("stopped") });
+    assert.deepEqual(seen, ["synced", "stopped"]);
+    const hung = Promise.withResolvers<void>();
+    flush.mock.mockImplementation(() => hung.promise);
+    const giveUp = new AbortController();
+    const beforeStop = async (): Promise<void> => assert.fail("it was stopped");
+    const spec = await guest.captureSpec({ signal: giveUp.signal, beforeStop });
+    const refused = assert.rejects(guest.vm.capture(spec), unwanted);
+    giveUp.abort(unwanted);
+    await refused;
+    hung.resolve();
+    assert.equal(guest.session.failure, undefined);
+    flush.mock.restore();
+    await assertGoesOn(guest);
+  });
+
+  test("RAM is copied from the file that was looked at, whatever its name is given to", async () => {
+    const guest = await Guest.open(world, world.frozen);
+    const pages = await fileOf(guest, "pages.img");
+    const secret = join(dir, "secret");
+    await copyFile(world.frozen.memory.base, secret);
+    await chmod(secret, 0o644);
+    const swap = `mv '${pages}' '${pages}.aside' && ln -s '${secret}' '${pages}'`;
+    using cp = await ownCp(dir, `case "$to" in */pages) ${swap};; esac; real "$@"`);
+    const spec = await guest.captureSpec();
+    await guest.vm.capture(spec);
+    cp[Symbol.dispose]();
+    assert.equal((await lstat(pages)).isSymbolicLink(), true);
+    assert.equal((await stat(secret)).mode & 0o777, 0o644);
+    assert.equal(await sha256File(spec.files.pages), await sha256File(`${pages}.aside`));
+    await guest.vm.stop();
+  });
+
+  test("who copies dies with whom it copies for", async () => {
+    const from = world.frozen.scratch ?? assert.fail();
+    const program = join(import.meta.dirname, "../../helpers/copying.ts");
+    const argv = [join(repoRoot, "scripts/node"), program, from, join(dir, "orphan")];
+    const killed = new AbortController();
+    using slow = await slowCp(dir);
+    const ended = assert.rejects(run(argv, { signal: killed.signal }), unwanted);
+    const copier = identifyProcess(await slow.begun) ?? assert.fail("nobody copies");
+    killed.abort(unwanted);
+    await ended;
+    assert.ok(await waitUntilGone(copier, goneTimeoutMs), "it copies on");
+  });
+});
+
+/** What all open files inherit from; it has no name. */
+async function fileHandles(): Promise<FileHandle> {
+  await using handle = await open("/dev/null");
+  // Object.getPrototypeOf is not typed.
+  return Object.getPrototypeOf(handle) as FileHandle;
+}
