@@ -210,10 +210,15 @@ export function plainMember(name: string, content: string | Buffer): RawMember {
   return { name, header, data: Buffer.concat([data, padding]) };
 }
 
-/** The text of the first member. */
+/** The text of a pack's manifest, which is its first member. */
 export function manifestTextOf([first]: readonly RawMember[]): string {
-  const text = first?.data.toString("utf8") ?? "";
-  return text.slice(0, text.indexOf("\0"));
+  return first === undefined ? "" : textOf(first);
+}
+
+/** The text of a member. */
+export function textOf({ data }: RawMember): string {
+  const [text = ""] = data.toString("utf8").split("\0");
+  return text;
 }
 
 /** A pack's archive, without compression. */

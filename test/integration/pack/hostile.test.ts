@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomInt } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -21,6 +21,7 @@ import {
   plainMember,
   type RawMember,
   tagOf,
+  textOf,
   unpackOrder,
   zstd,
 } from "../../helpers/packs.ts";
@@ -140,6 +141,20 @@ describe("hostile packs", { skip }, () => {
       const code = /KVM/.test(message.source) ? "snapshot_incompatible" : "pack_invalid";
       await refused(await rewritten((all) => all.replace(pattern, text)), code, message);
     }
+  });
+
+  test("a disk of another size than the snapshot says is refused", async () => {
+    const path = "snapshots/two/snapshot.json";
+    const member = members.find(({ name }) => name === path) ?? assert.fail();
+    const text = textOf(member);
+    const lie = text.replace('"size_mib": 64', '"size_mib": 99');
+    const [was, is] = [text, lie].map((each) => createHash("sha256").update(each).digest("hex"));
+    const pack = manifestTextOf(members).replaceAll(was ?? "", is ?? "");
+    const others = members
+      .slice(1)
+      .map((each) => (each === member ? plainMember(path, lie) : each));
+    const archive = archiveOf([plainMember("manifest.toml", pack), ...others]);
+    await refused(await zstd(archive), "pack_invalid", /no raw disk of size_mib MiB/);
   });
 
   test("bytes that are not those of their hashes are refused", async () => {

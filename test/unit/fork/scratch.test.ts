@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import { limits, parseSnapshotTag } from "@forkd/api";
 import type { DiskLayer } from "@forkd/host/engine/engine.ts";
-import { childScratch, recordedLayers } from "@forkd/host/fork/scratch.ts";
+import { childScratch, describeLayers, recordedLayers } from "@forkd/host/fork/scratch.ts";
+import { makeTmpDir } from "../../helpers/tmp.ts";
 
 const tag = parseSnapshotTag("warm");
 const workDir = "/w/sb-1";
@@ -36,6 +39,18 @@ test("no engine of files is given layers, whatever the snapshot says that it is 
     const made = () => childScratch(snapshot(...layers), { kind: "file", workDir });
     assert.throws(made, { code: "snapshot_incompatible", hint: /forkd rmi warm/ });
   }
+});
+
+test("a disk that a VMM left in another size is not described", async () => {
+  await using dir = await makeTmpDir("scratch");
+  await writeFile(join(dir.path, "scratch.0"), "");
+  await truncate(join(dir.path, "scratch.0"), 64 * 1024 * 1024);
+  const described = (sizeMib: number | null) =>
+    describeLayers({ dir: dir.path, layers: [raw], sizeMib });
+  const layers = [{ format: "raw", size: 64 * 1024 * 1024 }];
+  assert.deepEqual(await described(64), { size_mib: 64, layers });
+  assert.equal(await described(null), null);
+  await assert.rejects(described(65), { code: "engine_failed" });
 });
 
 test("more layers than there may be are refused", () => {

@@ -4,9 +4,17 @@ import { parseManifest } from "@forkd/host/store/manifest.ts";
 import fc from "fast-check";
 import { sampleManifest } from "../../helpers/sample-manifest.ts";
 
+const disk = { format: "raw", size: 64 * 1024 * 1024 };
+
 test("a manifest survives being written and read", () => {
   const manifest = sampleManifest("t");
   assert.deepEqual(parseManifest(JSON.stringify(manifest), "p"), manifest);
+});
+
+test("a disk of several layers is one if its first is raw and of its size", () => {
+  const scratch = { size_mib: 64, layers: [disk, { format: "qcow2", size: 12_288 }] };
+  const manifest = { ...sampleManifest("t"), scratch };
+  assert.deepEqual(parseManifest(JSON.stringify(manifest), "p").scratch, scratch);
 });
 
 const broken: readonly (readonly [string, object])[] = [
@@ -20,7 +28,15 @@ const broken: readonly (readonly [string, object])[] = [
     { files: { vmstate: { size: 0 }, memory: { size: 1, physical_bytes: 0 } } },
   ],
 ];
-for (const [what, change] of broken) {
+const brokenDisks: readonly (readonly [string, object])[] = [
+  ["a disk of another size than its file", { size_mib: 65, layers: [disk] }],
+  ["a disk that is no raw file", { size_mib: 64, layers: [{ ...disk, format: "qcow2" }] }],
+  ["a disk larger than any may be", { size_mib: 2 ** 20, layers: [{ ...disk, size: 2 ** 40 }] }],
+];
+for (const [what, change] of [
+  ...broken,
+  ...brokenDisks.map(([of, scratch]) => [of, { scratch }] as const),
+]) {
   test(`refused: ${what}`, () => {
     const text = JSON.stringify({ ...sampleManifest("t"), ...change });
     assert.throws(() => parseManifest(text, "/dir/snapshot.json"), {

@@ -112,7 +112,11 @@ async function capture(plan: Plan): Promise<SnapshotInfo> {
     await sparsify(staging.memoryFile);
     const facts = {
       ...describe(plan, parent, { ...warmed, freezeMs }),
-      scratch: await describeLayers(scratch === null ? [] : [scratch], staging.dir),
+      scratch: await describeLayers({
+        dir: staging.dir,
+        layers: scratch === null ? [] : [scratch],
+        sizeMib: plan.request.scratchMib ?? null,
+      }),
     };
     plan.signal.throwIfAborted();
     const info = await staging.publish(facts);

@@ -53,7 +53,11 @@ export async function branchChild(order: BranchOrder): Promise<SnapshotInfo> {
   await keepLayers(disk.frozen, staging.dir);
   deps.onStep("branch_captured");
   const diffMs = performance.now() - began;
-  const scratch = await describeLayers(disk.frozen, staging.dir);
+  const scratch = await describeLayers({
+    dir: staging.dir,
+    layers: disk.frozen,
+    sizeMib: parent.scratch?.sizeMib ?? null,
+  });
   // From here on it is published, whatever becomes of the sandbox.
   scope.signal.throwIfAborted();
   const info = await staging.publish(factsOf(order, { session, captured, diffMs, scratch }));

@@ -8,6 +8,8 @@ import { scratchLayerFile } from "../store/layout.ts";
 import type { ScratchFacts } from "../store/manifest.ts";
 import { measure, type Snapshot } from "../store/snapshots.ts";
 
+const mib = 1024 * 1024;
+
 /** Makes the disk of a new parent, a file system that holds nothing. Throws disk_full. */
 export async function makeParentScratch(
   dir: string,
@@ -45,11 +47,16 @@ export function recordedLayers(scratch: ChildScratch | null): readonly NumberedL
   return scratch.layers.map((layer, number) => ({ ...layer, number }));
 }
 
-/** What a pack says of a disk is not ours: a qcow2 that is read as raw is another disk. */
+/**
+ * The file of a disk that is one raw layer, as engines of files make them. Throws
+ * snapshot_incompatible for another: a pack may say anything of a disk, and a qcow2 that is read as
+ * raw is another disk.
+ */
 function onlyRaw(tag: string, layers: readonly DiskLayer[]): string {
   const [only, ...more] = layers;
   if (only?.format === "raw" && more.length === 0) return only.file;
-  const message = `the scratch disk of '${tag}' is ${layers.length} layers, its engine has files`;
+  const formats = layers.map(({ format }) => format).join(", ");
+  const message = `the scratch disk of '${tag}' is not one raw file, but: ${formats || "nothing"}`;
   throw new ForkdError("snapshot_incompatible", message, {
     hint: `remove it and bake it again: forkd rmi ${tag}`,
   });
@@ -88,19 +95,34 @@ export async function keepLayers(layers: readonly DiskLayer[], dir: string): Pro
   }
 }
 
-/** What the manifest says of the layers that are in a snapshot's directory. */
-export async function describeLayers(
-  layers: readonly DiskLayer[],
-  dir: string,
-): Promise<ScratchFacts | null> {
-  if (layers.length === 0) return null;
+/** A disk as it lies in a new snapshot's directory. */
+export interface FrozenDisk {
+  readonly dir: string;
+  /** Oldest first. */
+  readonly layers: readonly DiskLayer[];
+  /** Of what it was made as; null: there is none. */
+  readonly sizeMib: number | null;
+}
+
+/**
+ * What the manifest says of the layers that are in a snapshot's directory. Throws engine_failed
+ * when a VMM, which may write the disk, left it in another size.
+ */
+export async function describeLayers({
+  dir,
+  layers,
+  sizeMib,
+}: FrozenDisk): Promise<ScratchFacts | null> {
+  if (sizeMib === null) return null;
   const described = layers.map(async ({ format }, place) => {
     const { size } = await measure(join(dir, scratchLayerFile(place)));
     return { format, size };
   });
   const sizes = await Promise.all(described);
   const bytes = sizes[0]?.size ?? 0;
-  return { size_mib: bytes / (1024 * 1024), layers: sizes };
+  if (bytes === sizeMib * mib) return { size_mib: sizeMib, layers: sizes };
+  const message = `the scratch disk has ${bytes} bytes, and not ${sizeMib} MiB`;
+  throw new ForkdError("engine_failed", message);
 }
 
 /** One file serves all who only read it; another file system than the snapshots' takes a copy. */

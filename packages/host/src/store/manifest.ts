@@ -16,6 +16,8 @@ import { snapshotFiles } from "./layout.ts";
 export const manifestFormat = "forkd-snapshot";
 export const manifestVersion = 2;
 
+const mib = 1024 * 1024;
+
 /** A manifest is small; more is not ours. */
 export const manifestBytesMax: number = 1024 * 1024;
 
@@ -76,13 +78,19 @@ const memoryFileSchema = z.object({ size: z.int().min(1), physical_bytes: bytesS
 const hashedFileSchema = z.object({ size: z.int().min(1), sha256: sha256Schema });
 
 /** The layers' files are named by their places, oldest first: `scratch.0` is a whole disk. */
-const scratchSchema = z.object({
-  size_mib: z.int().min(1),
-  layers: z
-    .array(z.object({ format: z.enum(["raw", "qcow2"]), size: z.int().min(1) }))
-    .min(1)
-    .max(limits.scratchLayersMax),
-});
+const scratchSchema = z
+  .object({
+    size_mib: z.int().min(1).max(limits.scratchMaxMib),
+    layers: z
+      .array(z.object({ format: z.enum(["raw", "qcow2"]), size: z.int().min(1) }))
+      .min(1)
+      .max(limits.scratchLayersMax),
+  })
+  .refine(
+    // What engines give a guest is the file, whatever is said to who asks for so much of a disk.
+    ({ size_mib, layers: [disk] }) => disk?.format === "raw" && disk.size === size_mib * mib,
+    { path: ["layers", 0], error: "is no raw disk of size_mib MiB" },
+  );
 
 export type ScratchFacts = z.infer<typeof scratchSchema>;
 
