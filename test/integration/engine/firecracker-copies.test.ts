@@ -1,15 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  chmod,
-  copyFile,
-  type FileHandle,
-  lstat,
-  mkdtemp,
-  open,
-  readdir,
-  rm,
-  stat,
-} from "node:fs/promises";
+import { chmod, copyFile, lstat, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -25,7 +15,7 @@ import { repoRoot } from "../../helpers/baked.ts";
 import { skipWithout } from "../../helpers/capability.ts";
 import { childPids } from "../../helpers/child-pids.ts";
 import { type FirecrackerWorld, makeFirecrackerWorld } from "../../helpers/firecracker-guest.ts";
-import { ownCp, slowCp } from "../../helpers/own-cp.ts";
+import { ownProgram, slowProgram } from "../../helpers/own-program.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
 const scratchMib = 16;
@@ -64,7 +54,7 @@ describe("copies of what a Firecracker writes", { skip }, () => {
   test("a copy that nobody waits for any more is given up", async () => {
     const from = world.frozen.scratch ?? assert.fail();
     const signal = AbortSignal.abort(unwanted);
-    using _slow = await slowCp(dir);
+    using _slow = await slowProgram(dir, "cp");
     const copy = copyDisk({ from, bytes: scratchBytes, signal }, join(dir, "given-up"));
     await assert.rejects(copy, unwanted);
   });
@@ -74,7 +64,7 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     const giveUp = new AbortController();
     const spec = await guest.captureSpec({ signal: giveUp.signal });
     {
-      using slow = await slowCp(dir);
+      using slow = await slowProgram(dir, "cp");
       const refused = assert.rejects(guest.vm.capture(spec), unwanted);
       const copier = await slow.begun;
       giveUp.abort(unwanted);
@@ -89,7 +79,7 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     const guest = await Guest.open(world, world.frozen);
     const spec = await guest.captureSpec({ maxPauseMs: 200 });
     {
-      using _slow = await slowCp(dir);
+      using _slow = await slowProgram(dir, "cp");
       await assert.rejects(guest.vm.capture(spec), { code: "branch_budget_exceeded" });
     }
     assert.deepEqual(await readdir(dirname(spec.files.pages)), []);
@@ -99,7 +89,7 @@ describe("copies of what a Firecracker writes", { skip }, () => {
   test("a restore that is given up while it copies starts no VMM", async () => {
     const giveUp = new AbortController();
     const children = childPids();
-    using slow = await slowCp(dir);
+    using slow = await slowProgram(dir, "cp");
     const restored = Guest.restore(world, world.frozen, { signal: giveUp.signal });
     const refused = assert.rejects(restored, unwanted);
     await slow.begun;
@@ -108,24 +98,33 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     assert.deepEqual(childPids(), children);
   });
 
-  test("what the guest has written is synced before it stands, or it does not", async (t) => {
+  test("a disk is synced before its guest stands", async () => {
     const guest = await Guest.open(world, world.frozen);
-    const handles = await fileHandles();
-    const seen: string[] = [];
-    const flush = t.mock.method(handles, "datasync", async () => void seen.push("synced"));
-    await guest.capture({ beforeStop: async () => void seen.push("stopped") });
-    assert.deepEqual(seen, ["synced", "stopped"]);
-    const hung = Promise.withResolvers<void>();
-    flush.mock.mockImplementation(() => hung.promise);
+    const note = join(dir, "synced");
+    using sync = await ownProgram(dir, "sync", `readlink "$last" > '${note}'; real "$@"`);
+    let synced = "";
+    const beforeStop = async (): Promise<void> => {
+      synced = await readFile(note, "utf8");
+    };
+    await guest.capture({ beforeStop });
+    sync[Symbol.dispose]();
+    assert.equal(synced.trim(), await fileOf(guest, "scratch.img"));
+    await guest.vm.stop();
+  });
+
+  test("a capture that is given up while it syncs has not stopped its guest", async () => {
+    const guest = await Guest.open(world, world.frozen);
     const giveUp = new AbortController();
     const beforeStop = async (): Promise<void> => assert.fail("it was stopped");
     const spec = await guest.captureSpec({ signal: giveUp.signal, beforeStop });
-    const refused = assert.rejects(guest.vm.capture(spec), unwanted);
-    giveUp.abort(unwanted);
-    await refused;
-    hung.resolve();
+    {
+      using slow = await slowProgram(dir, "sync");
+      const refused = assert.rejects(guest.vm.capture(spec), unwanted);
+      await slow.begun;
+      giveUp.abort(unwanted);
+      await refused;
+    }
     assert.equal(guest.session.failure, undefined);
-    flush.mock.restore();
     await assertGoesOn(guest);
   });
 
@@ -136,7 +135,7 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     await copyFile(world.frozen.memory.base, secret);
     await chmod(secret, 0o644);
     const swap = `mv '${pages}' '${pages}.aside' && ln -s '${secret}' '${pages}'`;
-    using cp = await ownCp(dir, `case "$to" in */pages) ${swap};; esac; real "$@"`);
+    using cp = await ownProgram(dir, "cp", `case "$last" in */pages) ${swap};; esac; real "$@"`);
     const spec = await guest.captureSpec();
     await guest.vm.capture(spec);
     cp[Symbol.dispose]();
@@ -151,7 +150,7 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     const program = join(import.meta.dirname, "../../helpers/copying.ts");
     const argv = [join(repoRoot, "scripts/node"), program, from, join(dir, "orphan")];
     const killed = new AbortController();
-    using slow = await slowCp(dir);
+    using slow = await slowProgram(dir, "cp");
     const ended = assert.rejects(run(argv, { signal: killed.signal }), unwanted);
     const copier = identifyProcess(await slow.begun) ?? assert.fail("nobody copies");
     killed.abort(unwanted);
@@ -159,10 +158,3 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     assert.ok(await waitUntilGone(copier, goneTimeoutMs), "it copies on");
   });
 });
-
-/** What all open files inherit from; it has no name. */
-async function fileHandles(): Promise<FileHandle> {
-  await using handle = await open("/dev/null");
-  // Object.getPrototypeOf is not typed.
-  return Object.getPrototypeOf(handle) as FileHandle;
-}

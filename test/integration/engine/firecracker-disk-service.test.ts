@@ -21,7 +21,7 @@ import {
   firecrackerBake,
   openFirecrackerService,
 } from "../../helpers/firecracker-service.ts";
-import { slowCp } from "../../helpers/own-cp.ts";
+import { slowProgram } from "../../helpers/own-program.ts";
 import { packOrder, unpackOrder } from "../../helpers/packs.ts";
 
 const skip = skipWithout("root", "compiler", "guest-agent");
@@ -137,7 +137,7 @@ describe("a service with scratch disks of Firecracker", { skip }, () => {
   test("a sandbox that is killed while its disk is copied is gone at once, without a VMM", async () => {
     const children = childPids();
     const steps = taken.length;
-    using slow = await slowCp(dir);
+    using slow = await slowProgram(dir, "cp");
     const refused = assert.rejects(spawn(tag), { code: "sandbox_ended" });
     await slow.begun;
     const [begun] = service.listSandboxes();

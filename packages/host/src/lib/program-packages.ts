@@ -8,6 +8,7 @@ const packages: Readonly<Record<string, string>> = {
   du: "coreutils",
   env: "coreutils",
   rm: "coreutils",
+  sync: "coreutils",
   ip: "iproute2",
   nft: "nftables",
   xz: "xz-utils",

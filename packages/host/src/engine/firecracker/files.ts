@@ -3,9 +3,8 @@ import { chmod, chown, type FileHandle, open, rename, rm, stat, symlink } from "
 import { basename, join } from "node:path";
 import { ForkdError } from "@forkd/api";
 import { isErrno } from "../../lib/atomic.ts";
-import { orAborted } from "../../lib/deadline.ts";
 import type { FileBind } from "../vmm-spawn.ts";
-import { type CopyOptions, copyOpened } from "./copy.ts";
+import { type CopyOptions, copyOpened, syncOpened } from "./copy.ts";
 
 /**
  * Names inside the directory that a VMM sees as its own: the work directory, or the root of its
@@ -79,9 +78,8 @@ async function allowGroup(path: string, gid: number): Promise<void> {
  * there: only a file of the expected kind and size is taken.
  */
 export async function takeState(from: string, to: string): Promise<void> {
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  await using source = await open(from, flags);
-  const { size } = await requireFile(source, from);
+  await using source = await openPlain(from);
+  const { size } = await source.stat();
   if (size === 0 || size > vmstateBytesMax) {
     throw new ForkdError("engine_failed", `Firecracker saved a state of ${size} bytes`);
   }
@@ -89,13 +87,6 @@ export async function takeState(from: string, to: string): Promise<void> {
   const { bytesRead } = await source.read(bytes, 0, size, 0);
   await using target = await open(to, "wx", 0o600);
   await target.writeFile(bytes.subarray(0, bytesRead));
-}
-
-/** Throws engine_failed for what is no file. */
-async function requireFile(handle: FileHandle, path: string): Promise<{ size: number }> {
-  const stats = await handle.stat();
-  if (stats.isFile()) return stats;
-  throw notWritten(path);
 }
 
 function notWritten(path: string): ForkdError {
@@ -134,8 +125,8 @@ async function openPlain(path: string): Promise<FileHandle> {
     throw isErrno(error, "ELOOP") || isErrno(error, "ENXIO") ? notWritten(path) : error;
   });
   try {
-    await requireFile(handle, path);
-    return handle;
+    if ((await handle.stat()).isFile()) return handle;
+    throw notWritten(path);
   } catch (error) {
     await handle.close();
     throw error;
@@ -210,13 +201,12 @@ export interface WrittenDisk {
 }
 
 /**
- * Has the host write down what is in its cache of a disk. Throws engine_failed, or the signal's
- * reason: the host goes on with it then.
+ * Has the host write down what is in its cache of a disk. Throws engine_failed, tool_failed,
+ * deadline_exceeded, or the signal's reason: the host goes on with it then.
  */
 export async function flushDisk({ from, bytes, signal }: WrittenDisk): Promise<void> {
   const source = await openSized(from, bytes);
-  const flushed = source.datasync().finally(() => source.close());
-  await orAborted(flushed, signal);
+  await syncOpened(source, { signal });
 }
 
 /** Copies a disk into a new file of ours. Throws engine_failed, disk_full, the signal's reason. */
