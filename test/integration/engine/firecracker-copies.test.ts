@@ -1,10 +1,21 @@
 import assert from "node:assert/strict";
-import { chmod, copyFile, lstat, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import {
+  chmod,
+  copyFile,
+  lstat,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { ForkdError } from "@forkd/api";
-import { copyDisk } from "@forkd/host/engine/firecracker/files.ts";
+import { copyDisk, moveOut } from "@forkd/host/engine/firecracker/files.ts";
 import { jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { VmJournal } from "@forkd/host/engine/firecracker/journal.ts";
 import { run } from "@forkd/host/lib/exec.ts";
@@ -143,6 +154,25 @@ describe("copies of what a Firecracker writes", { skip }, () => {
     assert.equal((await stat(secret)).mode & 0o777, 0o644);
     assert.equal(await sha256File(spec.files.pages), await sha256File(`${pages}.aside`));
     await guest.vm.stop();
+  });
+
+  test("what a VMM wrote is moved to another file system too, and no link is", async (t) => {
+    const elsewhere = await mkdtemp("/dev/shm/forkd-fcc-");
+    try {
+      if ((await stat(elsewhere)).dev === (await stat(dir)).dev) {
+        return t.skip("needs /dev/shm on a file system of its own");
+      }
+      const [from, to] = [join(dir, "written"), join(elsewhere, "taken")];
+      await writeFile(from, "bytes", { mode: 0o644 });
+      await moveOut(from, to, 5);
+      assert.equal(await readFile(to, "utf8"), "bytes");
+      assert.equal((await stat(to)).mode & 0o777, 0o600);
+      await assert.rejects(stat(from), { code: "ENOENT" });
+      await symlink(to, from);
+      await assert.rejects(moveOut(from, join(elsewhere, "link"), 5), { code: "engine_failed" });
+    } finally {
+      await rm(elsewhere, { recursive: true });
+    }
   });
 
   test("who copies dies with whom it copies for", async () => {

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { test } from "node:test";
-import { sleep, withDeadline } from "@forkd/host/lib/deadline.ts";
+import { ForkdError } from "@forkd/api";
+import { boundedSignal, orAborted, sleep, withDeadline } from "@forkd/host/lib/deadline.ts";
 import { Semaphore } from "@forkd/host/lib/semaphore.ts";
 
 test("a deadline names what took too long", async () => {
@@ -10,6 +12,34 @@ test("a deadline names what took too long", async () => {
     message: "the thing took longer than 5 ms",
   });
   assert.equal(await withDeadline(Promise.resolve(7), 5, "x"), 7);
+});
+
+test("who waits for work stops when it is aborted, and the work goes on", async () => {
+  const { promise, reject } = Promise.withResolvers<number>();
+  const abort = new AbortController();
+  const waiting = orAborted(promise, abort.signal);
+  abort.abort(new Error("enough"));
+  await assert.rejects(waiting, { message: "enough" });
+  await assert.rejects(orAborted(promise, abort.signal), { message: "enough" });
+  // What comes of it afterwards is nobody's, and ends no process.
+  reject(new Error("later"));
+  assert.equal(await orAborted(Promise.resolve(7), new AbortController().signal), 7);
+  assert.equal(await orAborted(Promise.resolve(7), undefined), 7);
+});
+
+test("a bounded signal aborts with its bound, or with the one that it was given", async () => {
+  const late = () => new ForkdError("deadline_exceeded", "late");
+  const reasonOf = async ({ signal }: { readonly signal: AbortSignal }): Promise<unknown> => {
+    if (!signal.aborted) await once(signal, "abort");
+    return signal.reason;
+  };
+  using bound = boundedSignal(undefined, { ms: -1, late });
+  assert.deepEqual(await reasonOf(bound), late());
+  const abort = new AbortController();
+  using given = boundedSignal(abort.signal, { ms: null, late });
+  assert.equal(given.signal.aborted, false);
+  abort.abort("given");
+  assert.equal(await reasonOf(given), "given");
 });
 
 test("a sleep ends early when aborted", async () => {
