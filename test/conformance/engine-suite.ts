@@ -295,7 +295,7 @@ export function engineConformance(name: string, makeSubject: () => Promise<Engin
       assert.deepEqual(childPids(), before);
     });
 
-    test("a restore that is not wanted any more starts no process", async () => {
+    test("a restore that is not wanted any more leaves no process", async () => {
       const before = childPids();
       const unwanted = new Error("not wanted any more");
       const signal = AbortSignal.abort(unwanted);

@@ -84,7 +84,7 @@ test("a hook that fails makes a failure", async () => {
   assert.ok(lines.some((line) => line.outcome === "failed" && /no ground/.test(line.reason)));
 });
 
-test("options of V8 reach the processes of the files, as test/helpers/system-node needs", async () => {
+test("Node hands options of V8 on to the processes of the files, as test/helpers/system-node needs", async () => {
   const source = `test("has them", { skip: globalThis.gc ? false : "has none" }, () => {});`;
   assert.deepEqual(outcomes(await report(source)), ["skipped"]);
   assert.deepEqual(outcomes(await report(source, "--expose-gc")), ["passed"]);

@@ -120,7 +120,9 @@ async function certificate({ tlsCertFile, roots }: DoctorScope): Promise<Finding
   const settings = await readText(roots.settings);
   if (settings === undefined && (await isThere(roots.settings))) return notOurs(roots.settings);
   const named = parseEnv(settings ?? "")[tlsVariable];
-  return named ? await certificateIn(named) : skip("TLS is off; loopback needs none");
+  if (named) return await certificateIn(named);
+  // A drop-in of the unit may name one all the same, which nobody else can see.
+  return skip(`no ${tlsVariable} here or in ${roots.settings}; loopback needs no TLS`);
 }
 
 const notOurs = (path: string): Finding => skip(`${path} is not ours to read`, "sudo forkd doctor");

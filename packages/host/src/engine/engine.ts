@@ -104,7 +104,7 @@ export interface VmNetwork {
   readonly tap: string;
 }
 
-/** The longest that a restore of any engine takes, ms: the loading of a state, after a disk's copy. */
+/** When a restore of any engine is given up, ms: the loading of a state, after a disk's copy. */
 export const restoreMaxMs = 120_000;
 
 /** A child to restore; its image is mapped copy-on-write. */
@@ -321,8 +321,8 @@ export interface Engine {
   /** Starts a VM from its kernel; it runs when this resolves. Leaves no process when it throws. */
   boot(spec: BootSpec): Promise<BootedVm>;
   /**
-   * Loads a frozen VM; it is paused when this resolves, {@link restoreMaxMs} later at most.
-   * Leaves no process when it throws.
+   * Loads a frozen VM; it is paused when this resolves. Is given up after {@link restoreMaxMs}, and
+   * leaves no process when it throws.
    */
   restore(spec: RestoreSpec): Promise<RestoredVm>;
   /**

@@ -26,7 +26,7 @@ export async function restoreFirecracker(
 
 function tooLate(): ForkdError {
   return new ForkdError("deadline_exceeded", `a restore took longer than ${restoreMaxMs} ms`, {
-    hint: "a scratch disk may be copied to slow storage; see docs/disks.md, or try again",
+    hint: "its disk or the image of its chain may be copied to slow storage (docs/disks.md); try again",
   });
 }
 
