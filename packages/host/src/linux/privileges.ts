@@ -19,8 +19,12 @@ export function parseCapabilities(
   return new Set(names.filter((name) => (mask & (1n << capabilityBits[name])) !== 0n));
 }
 
+/** Asked at every restore, and we never change them. */
+let own: Promise<ReadonlySet<Capability>> | undefined;
+
 /** Whether this process has all of them: root in a container may have none. */
 export async function hasCapabilities(...wanted: readonly Capability[]): Promise<boolean> {
-  const held = parseCapabilities(await readFile("/proc/self/status", "utf8"));
+  own ??= readFile("/proc/self/status", "utf8").then((status) => parseCapabilities(status));
+  const held = await own;
   return wanted.every((name) => held.has(name));
 }
