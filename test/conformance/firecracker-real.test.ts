@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { toForkdError } from "@forkd/api";
 import { resolveEngineSettings } from "@forkd/host/config/engine-settings.ts";
-import { hostCpu } from "@forkd/host/engine/firecracker/cpu.ts";
+import { cpuOf, hostCpu } from "@forkd/host/engine/firecracker/cpu.ts";
 import { FirecrackerEngine } from "@forkd/host/engine/firecracker/engine.ts";
 import { type JailPolicy, jailDefaults } from "@forkd/host/engine/firecracker/jail.ts";
 import { locateFirecracker } from "@forkd/host/store/firecracker.ts";
@@ -16,6 +17,7 @@ import { countingGuest, diskGuest, type TinyGuest } from "../helpers/tiny-guest.
 import {
   assertOneInstant,
   diskOf,
+  featuresIn,
   generationIn,
   generationOf,
   type TinyChild,
@@ -50,6 +52,11 @@ const engineIn = (jail: JailPolicy | null): FirecrackerEngine =>
 
 // Before any test is there: the hook that removes the directory runs after the last one known.
 const noLinux = skip || skipWithout("qemu") || (await whyNoLinux());
+
+/** A KVM without the processor's help (kvm_pvm) lets guests see what the host's CPUID says. */
+const hostsOwnCpuid =
+  !["kvm_amd", "kvm_intel"].some((name) => existsSync(`/sys/module/${name}`)) &&
+  "needs a KVM by the processor's own virtualisation (kvm_amd, kvm_intel)";
 
 const jails = { unjailed: null, jailed: jailDefaults };
 for (const [how, jail] of Object.entries(jails)) {
@@ -137,6 +144,17 @@ function tinyLife(jail: JailPolicy | null): void {
     await assert.rejects(restored, { code: "engine_failed", message: /scratch\.img/ });
   });
 
+  test("sees the processor that a template shows", {
+    skip: hostsOwnCpuid,
+  }, async () => {
+    await using templated = await bootTiny(jail, countingGuest(), await cpuOf(await noSse3()));
+    assert.equal((await featuresIn(world.frozen)) & sse3, sse3, "the host's own has it");
+    assert.equal((await featuresIn(templated.frozen)) & sse3, 0n);
+    const child = await templated.restore(templated.frozen);
+    await child.vm.resume();
+    await templated.countsBeyond(child.vm, await templated.counterIn(templated.frozen));
+  });
+
   test("is told by VMGENID that it is another machine, each time", async () => {
     const [a, b] = [await world.restore(world.frozen), await world.restore(world.frozen)];
     const ids = [await generationIn(world.frozen), await generationOf(a), await generationOf(b)];
@@ -145,9 +163,25 @@ function tinyLife(jail: JailPolicy | null): void {
   });
 }
 
-async function bootTiny(jail: JailPolicy | null, guest: TinyGuest): Promise<TinyWorld> {
+async function bootTiny(
+  jail: JailPolicy | null,
+  guest: TinyGuest,
+  cpu = hostCpu(),
+): Promise<TinyWorld> {
   const own = await mkdtemp(join(dir, "t-"));
-  return await TinyWorld.boot({ engine: engineIn(jail), dir: own, cpu: hostCpu(), guest });
+  return await TinyWorld.boot({ engine: engineIn(jail), dir: own, cpu, guest });
+}
+
+/** Of ECX of CPUID's leaf 1. */
+const sse3 = 1n;
+
+/** The path of a CPU template of an operator's, which takes that bit from the host's processor. */
+async function noSse3(): Promise<string> {
+  const modifiers = [{ register: "ecx", bitmap: `0b${"x".repeat(31)}0` }];
+  const leaf = { leaf: "0x1", subleaf: "0x0", flags: 0, modifiers };
+  const path = join(dir, "no-sse3.json");
+  await writeFile(path, JSON.stringify({ cpuid_modifiers: [leaf] }));
+  return path;
 }
 
 const ascending = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);

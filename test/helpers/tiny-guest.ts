@@ -3,15 +3,16 @@ import { join } from "node:path";
 import { buildFakes } from "./fake-firecracker.ts";
 
 /**
- * A guest that needs no Linux: some instructions that print a line on the first serial port and
- * then count for ever. Firecracker starts a kernel in 64-bit mode with the first GiB mapped one to
- * one, at its entry point.
+ * A guest that needs no Linux: some instructions that print a line on the first serial port, then
+ * look at their processor and count for ever. Firecracker starts a kernel in 64-bit mode with the
+ * first GiB mapped one to one, at its entry point.
  */
 
 const words = "forkd-tiny runs\n";
 const loadAddress = 0x100000;
 const wordsAt = 64;
 const counterAt = 128;
+const featuresAt = 136;
 const imageBytes = 256;
 
 /** A guest for a real Firecracker, which says some words on its console and then counts. */
@@ -27,6 +28,12 @@ export interface TinyGuest {
 export function countingGuest(): TinyGuest {
   return { elf: writeTinyGuest(), words, counterOffset: loadAddress + counterAt };
 }
+
+/**
+ * Where a {@link countingGuest} has ECX of CPUID's leaf 1. It looks once, before it counts: a look
+ * is an exit, and nothing but exits would take all of a nested host's time.
+ */
+export const featuresOffset = loadAddress + featuresAt;
 
 const progress = 0x180000;
 /** Where a {@link diskGuest} has the number that it has asked its disk to take. */
@@ -45,17 +52,24 @@ export async function diskGuest(): Promise<TinyGuest> {
 function code(): Buffer {
   const lea = Buffer.alloc(4);
   lea.writeInt32LE(wordsAt - 11);
+  const mov = Buffer.alloc(4);
+  mov.writeInt32LE(featuresAt - 34);
   const inc = Buffer.alloc(4);
-  inc.writeInt32LE(counterAt - 26);
+  inc.writeInt32LE(counterAt - 41);
   return Buffer.concat([
     Buffer.from([0x66, 0xba, 0xf8, 0x03]), // mov dx, 0x3f8
     Buffer.from([0x48, 0x8d, 0x35]), // lea rsi, [rip + words]
     lea,
     Buffer.from([0xac]), // next: lodsb
     Buffer.from([0x84, 0xc0]), // test al, al
-    Buffer.from([0x74, 0x03]), // jz count
+    Buffer.from([0x74, 0x03]), // jz look
     Buffer.from([0xee]), // out dx, al
     Buffer.from([0xeb, 0xf8]), // jmp next
+    Buffer.from([0xb8, 0x01, 0x00, 0x00, 0x00]), // look: mov eax, 1
+    Buffer.from([0x31, 0xc9]), // xor ecx, ecx
+    Buffer.from([0x0f, 0xa2]), // cpuid
+    Buffer.from([0x89, 0x0d]), // mov [rip + features], ecx
+    mov,
     Buffer.from([0x48, 0xff, 0x05]), // count: inc qword [rip + counter]
     inc,
     Buffer.from([0xf3, 0x90]), // pause

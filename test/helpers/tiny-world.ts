@@ -6,7 +6,7 @@ import { VmJournal } from "@forkd/host/engine/firecracker/journal.ts";
 import { fileKey, writableFiles } from "@forkd/host/linux/writable-files.ts";
 import { eventually } from "./eventually.ts";
 import { liveRam } from "./live-ram.ts";
-import { askedOffset, type TinyGuest } from "./tiny-guest.ts";
+import { askedOffset, featuresOffset, type TinyGuest } from "./tiny-guest.ts";
 import { lowRamBytes, vmGenIdIn } from "./vmgenid.ts";
 
 const mib = 1024 * 1024;
@@ -169,6 +169,11 @@ export async function assertOneInstant(world: TinyWorld, frozen: TinyFrozen): Pr
   const asked = await numberAt(memory.overlay?.file ?? memory.base, askedOffset);
   const written = await numberAt(scratch ?? assert.fail(), 0);
   assert.ok(done <= written && written <= asked, `${done} done, ${asked} asked, ${written} there`);
+}
+
+/** What a counting guest saw of its processor: ECX of CPUID's leaf 1. */
+export function featuresIn({ memory }: TinyFrozen): Promise<bigint> {
+  return numberAt(memory.overlay?.file ?? memory.base, featuresOffset);
 }
 
 /** A counting guest has no driver for its disk, so the words on it come from outside. */
